@@ -23,7 +23,8 @@ from service.ab.assignment import FileExperiments
 from service.api.parsing import parse_rank
 from service.api.schemas import Limits
 from service.ranking.deadline import Deadline
-from service.redis import Command, RedisLink
+from service.redis import RedisLink
+from service.redis_connection import Command
 
 LIMITS = Limits(max_candidates=2000, default_deadline_ms=100.0, max_deadline_ms=5000.0)
 ROUNDS, CALLS = 9, 300

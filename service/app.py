@@ -23,7 +23,7 @@ from service.exposures import ExposureLog
 from service.features.feedback import RedisFeedback
 from service.features.users import RedisUserFeatures
 from service.ranking.ranker import Ranker
-from service.redis import RedisLink
+from service.redis_cluster import open_port
 from service.releases.loader import Loader
 from service.releases.watcher import Releases
 from service.reranking.server import ModelServer
@@ -112,7 +112,7 @@ async def _assemble(
         embedded = contextlib.ExitStack()
         stack.push_async_callback(asyncio.to_thread, embedded.close)
         url = await asyncio.to_thread(embedded.enter_context, embedded_redis(settings.embedded_folder, keep_alive=True))
-    redis = RedisLink(url, settings.redis_connections)
+    redis = open_port(url, settings.redis_connections, settings.redis_reads)
     stack.push_async_callback(redis.close)
 
     keys = Keys(settings.served_prefix)
@@ -127,7 +127,12 @@ async def _assemble(
     ranker = Ranker(releases, lambda: experiments.current, users, reranker, exposures, telemetry)
     stack.push_async_callback(ranker.close)
     feedback = RedisFeedback(
-        redis, keys, telemetry, settings.history_max_events, stream_max=settings.interaction_stream_max
+        redis,
+        keys,
+        telemetry,
+        settings.history_max_events,
+        stream_max=settings.interaction_stream_max,
+        fsyncs=settings.feedback_fsyncs,
     )
     await releases.refresh()  # ready with the first request if everything is in place
     for name, watch in (("releases", releases.watch), ("experiments", experiments.watch)):

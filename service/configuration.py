@@ -10,12 +10,14 @@ from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 
 from models.contract.keys import PREFIXES, Keys
 from models.contract.prefixes import FORMER_PREFIX, prefix_in
+from models.redis_address import URL_FORMS, RedisAddress
 from models.valkey.embedded import holds_data
-from service.redis import is_usable_url
+from service.redis import check_url
 from service.settings import Settings, SettingsError
 
 _ANSWER_SECONDS = 5.0
@@ -48,11 +50,18 @@ def with_prefix(settings: Settings) -> Settings:
 
 
 def check_redis_url(settings: Settings) -> None:
-    """SettingsError if no connection can be made with the Redis URL."""
-    if settings.redis_url is not None and not is_usable_url(settings.redis_url):
+    """SettingsError if no connection can be made with the Redis URL, or none as the settings ask for."""
+    url = settings.redis_url
+    if url is not None:
+        try:
+            check_url(url)
+        except ValueError as error:  # the URL is not repeated here, because it may hold a password
+            raise SettingsError(f"LORANK_REDIS_URL is not understood: {error}; it looks like {URL_FORMS}") from error
+    if settings.redis_reads != "primary" and (url is None or RedisAddress.parse(url).form != "cluster"):
         raise SettingsError(
-            "LORANK_REDIS_URL is not understood; it looks like redis://[user:password@]host[:port][/number]"
-        )  # and is not repeated here, because it may hold a password
+            f"LORANK_REDIS_READS={settings.redis_reads} needs a cluster, LORANK_REDIS_URL=redis+cluster://...; "
+            "unset it: any other Redis is read at its primary"
+        )
 
 
 def _prefixes_below(folder: Path) -> list[str]:
@@ -66,8 +75,7 @@ def _prefixes_below(folder: Path) -> list[str]:
 def _prefixes_at(url: str) -> list[str]:
     """Prefixes under which something is published in a Redis, in their order; keys that were deleted leave none."""
     try:
-        with redis.Redis.from_url(
-            url,
+        with RedisAddress.parse(url).connected(
             socket_timeout=_ANSWER_SECONDS,
             socket_connect_timeout=_ANSWER_SECONDS,
             retry=Retry(NoBackoff(), 0),  # whoever restarts the service tries again
@@ -75,7 +83,7 @@ def _prefixes_at(url: str) -> list[str]:
             listed: Any = client.smembers(PREFIXES)
             prefixes = sorted({FORMER_PREFIX, *(prefix.decode() for prefix in listed)})
             return [prefix for prefix in prefixes if client.exists(Keys(prefix).installation, Keys(prefix).live)]
-    except redis.RedisError as error:
+    except (redis.RedisError, RedisClusterException) as error:
         raise SettingsError(
             f"Redis cannot say which configurations it holds ({error}): set LORANK_KEY_PREFIX to serve one whatever "
             "state Redis is in"

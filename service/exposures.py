@@ -16,7 +16,8 @@ from models.contract.exposures import Exposure
 from models.contract.keys import Keys
 from service.errors import RedisUnavailable
 from service.ranking.deadline import Deadline
-from service.redis import Command, RedisLink
+from service.redis import RedisPort
+from service.redis_connection import Command
 from service.telemetry import Telemetry
 
 BATCH = 200
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 class ExposureLog:
     """The port ``Exposures`` on a Redis stream. Use as an async context manager; leaving it flushes what is queued."""
 
-    def __init__(self, link: RedisLink, keys: Keys, telemetry: Telemetry, *, capacity: int, stream_max: int) -> None:
+    def __init__(self, link: RedisPort, keys: Keys, telemetry: Telemetry, *, capacity: int, stream_max: int) -> None:
         self._link = link
         self._keys = keys
         self._telemetry = telemetry

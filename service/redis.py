@@ -1,10 +1,5 @@
 """Redis for the service: commands out, replies in, within a deadline.
 
-Redis' protocol is spoken here by hand, because of its price: a round trip of four reads takes 22 us of processor time,
-one of redis-py's pipelines 99 us (research/LOG.md, 2026-11-22; ``bench/micro.py`` measures it), which would be the
-largest part of a small request. redis-py connects, authenticates and selects the database, with TLS where the URL asks
-for it. Then its transport is taken over (``_writer``, to which there is no public way).
-
 A command that is cancelled or times out half-way must never leave its connection to others: the next caller would read
 the previous caller's reply (redis-py #2624, #2665). Such a connection is closed, whatever the exception; the tests of
 this package inject cancellations to prove that it stays so, and every packed record names its owner as the second line
@@ -14,55 +9,54 @@ of defence.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import re
 import time
 from collections.abc import Sequence
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Protocol
 
-import hiredis
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import ConnectionPool
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    BusyLoadingError,
-    InvalidResponse,
-    NoPermissionError,
-    NoScriptError,
-    RedisError,
-    ResponseError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from models.redis_address import RedisAddress
 from service.errors import RedisUnavailable
 from service.ranking.deadline import Deadline
-
-Command = tuple[bytes | str | int | float, ...]
-
-CLOSE_SECONDS = 1.0
-"""Longest time that the event loop may take to close an aborted socket: one turn, unless it is very busy."""
+from service.redis_connection import Command, NoPrimaryError, PipelinedConnection
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 """Pauses between attempts to connect, after one that failed: each is twice as long as the one before."""
 
-
-class NoPrimaryError(RedisConnectionError):
-    """The server takes no writes: it was a primary when the connection was made, and is a replica now. Whoever connects
-    anew asks the name again, and reaches the new primary."""
+CONNECT_SECONDS = 2.0
+"""How long a connection may take to be made."""
 
 
-_ERRORS: dict[str, type[RedisError]] = {
-    "LOADING": BusyLoadingError,  # a ConnectionError: the server is there, and yet it is not
-    "READONLY": NoPrimaryError,
-    "MASTERDOWN": NoPrimaryError,
-    "NOPERM": NoPermissionError,
-    "NOSCRIPT": NoScriptError,
-}
+class RedisPort(Protocol):
+    """The Redis of a service, whatever it consists of."""
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the commands of a round trip are done in their order, whatever their keys."""
+
+    async def round_trip(
+        self, commands: Sequence[Command], deadline: Deadline, may_be_stale: bool = False
+    ) -> list[Any]:
+        """Replies to ``commands``, sent as pipelines. RedisUnavailable if none is here in time.
+
+        A command that was refused has its exception in place of a reply, and so has one whose server gave none, where
+        others did: RedisUnavailable. ``may_be_stale``: reads, which a replica may answer that lags behind its primary.
+        Others may be sent again if their server is lost: only commands that may be repeated are for this.
+        """
+
+    async def close(self) -> None:
+        """Close every connection. Later round trips are RedisUnavailable."""
 
 
 class RedisLink:
-    """A lazy client, one per process: nothing is sent until it is used."""
+    """A lazy client of one server, one per process: nothing is sent until it is used. The server is the one of the URL,
+    or the primary that Sentinel names at the time of each new connection."""
+
+    in_order = True
 
     def __init__(self, url: str, connections: int) -> None:
         """``connections`` round trips run at once; others wait for their turn within their deadline.
@@ -70,25 +64,18 @@ class RedisLink:
         The waiting is done by a semaphore, not by redis-py's BlockingConnectionPool: on Python 3.11 a waiter that
         is notified and cancelled at once takes the notification with it (cpython gh-112202), and the others wait
         for a connection that is free.
-
-        No retries and no socket timeout: time comes from each caller's deadline, and a retry could exceed it.
-        RESP2, because RESP3 adds a round trip to every new connection and nothing here needs it.
         """
         self._turn = asyncio.Semaphore(connections)
-        self._pool: ConnectionPool = ConnectionPool.from_url(
-            url, retry=Retry(NoBackoff(), 0), socket_timeout=None, socket_connect_timeout=2.0
-        )
-        self._pool.connection_kwargs["protocol"] = 2  # whatever the URL says: replies are read as RESP2's
+        self._pool = _pool(RedisAddress.parse(url))
         self._connections: set[PipelinedConnection] = set()
         self._free: list[PipelinedConnection] = []
         self._closed = False
         self._pause, self._dial_at = 0.0, 0.0
 
-    async def round_trip(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
-        """Replies to ``commands``, sent as one pipeline. RedisUnavailable if they are not all here in time.
-
-        A command that Redis refused has its exception in place of a reply.
-        """
+    async def round_trip(
+        self, commands: Sequence[Command], deadline: Deadline, may_be_stale: bool = False
+    ) -> list[Any]:
+        """See the port. There is one server, so RedisUnavailable if not all replies are here in time."""
         if not commands:
             return []
         if deadline.spent or self._closed:
@@ -114,11 +101,13 @@ class RedisLink:
             raise RedisUnavailable(f"{type(error).__name__}: {error}") from error
 
     async def close(self) -> None:
-        """Close every connection. Later round trips are RedisUnavailable."""
+        """See the port."""
         self._closed = True
         self._free.clear()
         while self._connections:
             await self._connections.pop().close()
+        if isinstance(self._pool, SentinelConnectionPool):
+            await self._pool.sentinel_manager.aclose()
 
     async def _connection(self) -> PipelinedConnection:
         """The connection that was used last, which most likely still stands, or a new one."""
@@ -157,109 +146,40 @@ class RedisLink:
             await connection.close()
 
 
-class PipelinedConnection(asyncio.Protocol):
-    """An open connection, for one round trip at a time. After one that was interrupted it has to be closed."""
+def _pool(address: RedisAddress) -> ConnectionPool:
+    """What makes connections; it holds none.
 
-    def __init__(self, connection: AbstractConnection, transport: asyncio.Transport) -> None:
-        self._connection = connection
-        self._transport = transport
-        self._reader = hiredis.Reader(protocolError=InvalidResponse, replyError=_refusal)
-        self._expected = 0
-        self._replies: list[Any] = []
-        self._answered: asyncio.Future[None] | None = None
-        self._lost: Exception | None = None
-        self._closed = asyncio.Event()
-
-    @classmethod
-    async def opened(cls, pool: ConnectionPool) -> PipelinedConnection:
-        """A new connection, as the pool's URL asks for it. OSError or RedisError if there is none to be had."""
-        connection: Any = pool.make_connection()  # type: ignore[no-untyped-call]
-        try:
-            await connection.connect()
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        transport = connection._writer.transport
-        pipelined = cls(connection, transport)
-        transport.set_protocol(pipelined)
-        return pipelined
-
-    @property
-    def usable(self) -> bool:
-        return self._lost is None and self._answered is None
-
-    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """One reply for each command, refusals as exceptions. Redis' ConnectionError if the connection breaks."""
-        if self._lost is not None:
-            raise self._lost
-        self._answered = asyncio.get_running_loop().create_future()
-        self._expected, self._replies = len(commands), []
-        self._transport.write(b"".join([hiredis.pack_command(command) for command in commands]))  # type: ignore[arg-type]
-        await self._answered
-        self._answered = None
-        for reply in self._replies:
-            if isinstance(reply, RedisConnectionError):
-                raise reply
-        return self._replies
-
-    async def close(self) -> None:
-        """Close the connection, without waiting for what is under way. The socket is closed when this returns: whether
-        anybody is connected decides whether an embedded server may stop."""
-        self._transport.abort()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._closed.wait(), CLOSE_SECONDS)
-        await self._connection.disconnect(nowait=True)
-
-    def data_received(self, data: bytes) -> None:
-        self._reader.feed(data)
-        try:
-            while (reply := self._reader.gets()) is not False:
-                if len(self._replies) == self._expected:
-                    # It would be taken for the answer to the next command, and every later one for another's.
-                    raise InvalidResponse("more replies than commands")
-                self._replies.append(reply)
-                if len(self._replies) == self._expected and self._answered is not None and not self._answered.done():
-                    self._answered.set_result(None)
-        except InvalidResponse as error:
-            self._break(error)
-            self._transport.abort()
-
-    def eof_received(self) -> None:
-        """Closes the transport, as None says."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._break(RedisConnectionError("the connection was closed" if exc is None else str(exc)))
-        self._closed.set()
-
-    def _break(self, error: Exception) -> None:
-        self._lost = self._lost or error
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_exception(self._lost)
-
-
-def _refusal(text: str) -> RedisError:
-    return _ERRORS.get(text.partition(" ")[0], ResponseError)(text)
-
-
-def is_usable_url(url: str) -> bool:
-    """Whether a client can be made from ``url``. Nothing is connected to.
-
-    redis-py itself ignores a database that is no number, and finds an unknown option only when it connects.
+    No retries and no socket timeout: time comes from each caller's deadline, and a retry could exceed it.
+    RESP2, because RESP3 adds a round trip to every new connection and nothing here needs it.
     """
+    options: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), 0), "socket_timeout": None, "socket_connect_timeout": CONNECT_SECONDS,
+    }  # fmt: skip
+    pool: ConnectionPool
+    if address.form == "sentinel":
+        own = {"retry": Retry(NoBackoff(), 0), **address.sentinel_options()}
+        watch = Sentinel(list(address.hosts), sentinel_kwargs=own)  # type: ignore[no-untyped-call]
+        pool = SentinelConnectionPool(address.name, watch, **options | address.options())  # type: ignore[no-untyped-call]
+    else:
+        pool = ConnectionPool.from_url(address.url, **options)
+    pool.connection_kwargs["protocol"] = 2  # whatever the URL says: replies are read as RESP2's
+    return pool
+
+
+def check_url(url: str) -> None:
+    """ValueError, with the reason, for a URL of which no client can be made. Nothing is connected to."""
+    pool = _pool(RedisAddress.parse(url))
     try:
-        parts = urlsplit(url)
-        pool: ConnectionPool = ConnectionPool.from_url(url)
         pool.connection_class(**pool.connection_kwargs)
-    except (ValueError, TypeError, RedisError):
-        return False
-    if parts.scheme == "unix":
-        return bool(parts.path)
-    return re.fullmatch(r"/?|/\d+", parts.path) is not None
+    except TypeError as error:
+        raise ValueError(f"an option behind the ? is none of redis-py's: {error}") from error
+    except (ValueError, RedisError) as error:
+        raise ValueError("its options are not understood") from error
 
 
-async def replies_to(link: RedisLink, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
-    """As ``RedisLink.round_trip``, but a single refused command is RedisUnavailable too."""
-    replies = await link.round_trip(commands, deadline)
+async def replies_to(port: RedisPort, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
+    """As ``RedisPort.round_trip``, but a single refused command is RedisUnavailable too."""
+    replies = await port.round_trip(commands, deadline)
     for reply in replies:
         if isinstance(reply, Exception):
             raise RedisUnavailable(f"{type(reply).__name__}: {reply}") from reply

@@ -31,6 +31,9 @@ _SERVICE_LINK = re.compile(
 
 _Positive = Annotated[int, Field(ge=1)]
 
+Reads = Literal["primary", "replicas"]
+"""Of whom reads of users are asked first, in a Redis Cluster."""
+
 
 class SettingsError(ValueError):
     """A setting that is unknown, malformed or cannot take effect. The message names it; it stops the start-up."""
@@ -39,7 +42,10 @@ class SettingsError(ValueError):
 class Settings(BaseModel):
     """Everything an operator can choose. Sizes are bytes or counts, times carry their unit in the name.
 
-    ``redis_url``        None starts the embedded server in a folder below ``data_dir/valkey``
+    ``redis_url``        of a server, a cluster, or Sentinels and a name (``models/redis_address.py``); None starts the
+                         embedded server in a folder below ``data_dir/valkey``
+    ``redis_connections``  at each server
+    ``redis_reads``      users are read from the primaries of a cluster, or from replicas, which may lag behind
     ``artifacts``        folder of the folders of models and item tables, which all processes map; None means
                          ``data_dir/artifacts``
     ``key_prefix``       the configuration that is served, lorank:NAME; None: the only one that is there
@@ -52,6 +58,8 @@ class Settings(BaseModel):
     ``queue_ms``         a request that waited longer for its turn is refused (429); so are some when requests wait
                          a twentieth of it on average. None means ``default_deadline_ms``
     ``drain_seconds``    from SIGTERM on it says that it is leaving (readyz 503), and goes on answering for so long
+    ``feedback_fsyncs``  servers that have an interaction on their disks before it is accepted: 1 is the primary, each
+                         further one a replica; 0 waits for none (docs/operations.md)
     ``exposure_queue``   exposures that wait in a worker's memory for Redis; beyond it they are dropped and counted
     ``reranker``         folder that `tune-reranker` wrote; with ``reranker_url``, the model server that serves it
     ``reranker_model``   name under which it is served; None means the one in the folder
@@ -64,8 +72,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    redis_url: Annotated[str, Field(pattern=r"^(redis|rediss|unix)://")] | None = None
+    redis_url: Annotated[str, Field(pattern=r"^(unix|rediss?(\+cluster|\+sentinel)?)://")] | None = None
     redis_connections: _Positive = 64
+    redis_reads: Reads = "primary"
     data_dir: Path = Path("var")
     artifacts: Path | None = None
     key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] | None = None
@@ -87,6 +96,7 @@ class Settings(BaseModel):
     release_poll_seconds: Annotated[float, Field(gt=0)] = 1.0
     onnx_threads: _Positive = 1
     history_max_events: _Positive = 10_000
+    feedback_fsyncs: Annotated[int, Field(ge=0, le=16)] = 0
     exposure_queue: _Positive = 10_000
     exposure_stream_max: _Positive = 100_000
     interaction_stream_max: _Positive = 1_000_000

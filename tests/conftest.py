@@ -29,6 +29,7 @@ from offline.jobs.steps import Job
 from offline.libraries import quiet_libraries
 from offline.publish.connection import Store, open_store
 from tests.leftovers import no_process_is_left
+from tests.servers import Cluster, running_cluster
 
 __all__ = ["no_process_is_left"]  # a fixture, by its import
 
@@ -136,6 +137,13 @@ def valkey(request: pytest.FixtureRequest) -> Iterator[str]:
         return
     with embedded_redis(request.getfixturevalue("tmp_path_factory").mktemp("valkey")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three primaries without replicas, which all tests of this process share as they do ``shared_valkey``."""
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

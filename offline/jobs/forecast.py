@@ -16,6 +16,7 @@ from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.run import load_knowledge, producers_of
 from offline.llm.account import CACHE_FILE, tokens_per_second
 from offline.llm.cache import ResponseCache
+from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
 from offline.publish.knowledge import record_key
 
@@ -176,7 +177,7 @@ def _tokens(job: Job, calls: Figure, rate: float | None, prompt_rate: float | No
 def _memory(job: Job, store: Store, log: InteractionLog, users: int) -> Figure:
     """Redis memory by MEMORY USAGE, keys and overhead included."""
     owners = {"user": log.user_ids, "item": log.item_ids}
-    of_user = [_mean_bytes(store, key, log.user_ids) for key in (store.keys.user_profile, store.keys.user_history)]
+    of_user = [mean_bytes(store, key, log.user_ids) for key in (store.keys.user_profile, store.keys.user_history)]
     per_owner = {"item": 0.0, "user": sum(of_user)}
     if not per_owner["user"]:
         return Figure("memory", None, None, "GB in Redis", "nothing is published yet that would tell the means")
@@ -187,7 +188,7 @@ def _memory(job: Job, store: Store, log: InteractionLog, users: int) -> Figure:
         mean = 0.0
         if vectors is not None:
             key_of = partial(record_key, store, spec.side, space=vectors.space.fingerprint)
-            mean = _mean_bytes(store, key_of, owners[spec.side])
+            mean = mean_bytes(store, key_of, owners[spec.side])
         if not mean:
             guessed.append(spec.key)
             is_half = getattr(job.config.knowledge, spec.name).dtype == "float16"
@@ -204,15 +205,14 @@ def _memory(job: Job, store: Store, log: InteractionLog, users: int) -> Figure:
     )
 
 
-def _mean_bytes(store: Store, key_of: Callable[[str], str], owners: Sequence[str]) -> float:
+def mean_bytes(store: Store, key_of: Callable[[str], str], owners: Sequence[str]) -> float:
     """Mean memory of the keys of up to 100 owners, evenly spread; an absent key takes none."""
     chosen = owners[:: max(1, -(-len(owners) // _SAMPLE))]
     if not chosen:
         return 0.0
-    pipeline = store.redis.pipeline(transaction=False)
-    for owner in chosen:
-        pipeline.memory_usage(key_of(owner))
-    return float(np.mean([size or 0 for size in pipeline.execute()]))
+    with Bulk(store.redis) as bulk:
+        sizes = bulk.ask([("MEMORY USAGE", key_of(owner)) for owner in chosen])
+    return float(np.mean([size or 0 for size in sizes]))
 
 
 def _short(number: float) -> str:

@@ -20,6 +20,7 @@ from offline.knowledge import run as producers
 from offline.knowledge.run import ProducerState, load_knowledge
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
 from offline.metrics import in_words
+from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
 from offline.publish.knowledge import record_key
 from offline.publish.producer import held_of, served
@@ -135,9 +136,10 @@ def _freshness(store: Store, log: InteractionLog, vectors: UserVectors | ItemVec
     else:
         ids, known = log.item_ids, np.flatnonzero(vectors.known)
     chosen = [ids[at] for at in known[:: max(1, -(-len(known) // _SAMPLE))]]
-    blobs: Any = store.redis.mget([record_key(store, space.side, owner, space.fingerprint) for owner in chosen] or [""])
+    with Bulk(store.redis) as bulk:
+        blobs = bulk.get([record_key(store, space.side, owner, space.fingerprint) for owner in chosen])
     counts, now = {"fresh": 0, "stale": 0, "missing": 0}, time.time()
-    for owner, blob in zip(chosen, blobs, strict=False):
+    for owner, blob in zip(chosen, blobs, strict=True):
         try:
             record = KnowledgeRecord.unpack(blob or b"", owner, space.fingerprint)
             counts["fresh" if record.is_fresh(now) else "stale"] += 1

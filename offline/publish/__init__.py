@@ -14,7 +14,8 @@ indexes     indexes of item vectors
 popularity  likes of the last days
 undo        what records held before they were changed
 snapshot    the item table of a release as files
-connection  which Redis, and many commands to it at once
+connection  which Redis
+bulk        many commands to it at once
 streams     interactions and exposures: streams -> offline
 archive     the same streams -> Parquet files
 """

@@ -39,6 +39,14 @@ INTERACTIONS = {
     "time_ms": pl.Int64,
 }  # fmt: skip
 
+_ADDED_AND_BEHIND = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return {0, 0} end
+local info, added = redis.call('XINFO', 'STREAM', KEYS[1]), -1
+for at = 1, #info, 2 do if info[at] == 'entries-added' then added = info[at + 1] end end
+return {added, #redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])}
+"""
+"""How many entries a stream ever got, -1 if Redis does not count them, and how many of them come after a mark."""
+
 _ROWS = 200_000
 """Rows of one part at most."""
 
@@ -126,14 +134,9 @@ class _Stream:
 
     def _entries_until(self, mark: str) -> int | None:
         """How many entries were ever added up to ``mark``; None if that cannot be told."""
-        if not self.store.redis.exists(self.key):
-            return 0
-        both: Any
-        with self.store.redis.pipeline(transaction=True) as both:
-            both.xinfo_stream(self.key)
-            both.xrange(self.key, min=f"({mark}", count=PAGE)
-            info, behind = both.execute()
-        return None if len(behind) == PAGE else int(info["entries-added"]) - len(behind)
+        counts: Any = self.store.redis.eval(_ADDED_AND_BEHIND, 1, self.key, f"({mark}", PAGE)
+        added, behind = counts
+        return None if added < 0 or behind == PAGE else int(added) - int(behind)
 
     def _write(self, first: str, rows: list[dict[str, Any]]) -> int:
         if rows:

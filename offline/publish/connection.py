@@ -1,27 +1,21 @@
-"""The jobs' Redis, LORANK_REDIS_URL or an embedded server in the data folder, and there what is a configuration's own;
-and many commands at once: chunks of records go to it, and come from it, as pipelines over one connection of redis-py.
-
-That connection is used without redis-py's ``Pipeline``, which takes half as long again (research/LOG.md, 2026-11-29).
-On a Redis Cluster this is the place where a chunk would be parted by node.
-"""
+"""The Redis of the jobs: that of LORANK_REDIS_URL or an embedded one, and there what is a configuration's own."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import redis
+from redis.exceptions import RedisClusterException
 
 from models.contract.keys import Keys
 from models.contract.prefixes import FORMER_PREFIX, own_folder, prefix_of
+from models.redis_address import URL_FORMS, RedisAddress
 from models.valkey.embedded import embedded_redis, holds_data
-
-RedisCommand = tuple[str | bytes | int, ...]
 
 
 class StoreError(RuntimeError):
@@ -34,7 +28,10 @@ class UnreachableError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A Redis connection, the keys in it, the folder of artifacts that goes with it, and the URL without password."""
+    """A Redis connection, the keys in it, the folder of artifacts that goes with it, and the URL without password.
+
+    The Redis may be a cluster (``RedisAddress.connected``): what is for several keys at once goes through ``Bulk``.
+    """
 
     redis: redis.Redis
     keys: Keys
@@ -112,77 +109,14 @@ def _left_behind(place: str, configuration: str) -> StoreError:
 @contextmanager
 def _connected(url: str, keys: Keys, artifacts: Path) -> Iterator[Store]:
     try:
-        client = redis.Redis.from_url(url, socket_timeout=30.0)
+        address = RedisAddress.parse(url)
     except ValueError as error:
-        raise StoreError(f"LORANK_REDIS_URL is not a Redis URL: {error}") from error
+        raise StoreError(f"LORANK_REDIS_URL is not understood: {error}; it looks like {URL_FORMS}") from error
     try:
-        client.ping()
-        yield Store(client, keys, artifacts, redacted(url))
-    except (redis.ConnectionError, redis.TimeoutError) as error:
+        with address.connected(socket_timeout=30.0) as client:
+            client.exists(keys.live)
+            yield Store(client, keys, artifacts, redacted(url))
+    except (redis.ConnectionError, redis.TimeoutError, RedisClusterException) as error:
         raise UnreachableError(f"Redis at {redacted(url)} does not answer: {error}") from error
     except redis.RedisError as error:  # out of memory, read-only after a failover, no permission
         raise StoreError(f"Redis at {redacted(url)} refuses: {error}") from error
-    finally:
-        client.close()
-
-
-class Bulk:
-    """One connection of a client's pool, for one thread.
-
-    A command that Redis refuses raises redis-py's error for it; the others of its chunk are done. If the connection
-    breaks and the client is made to try again, it is opened again and the chunk is sent once more; so only commands
-    that may be repeated are for this. A connection with replies to come never returns to the pool.
-    """
-
-    def __init__(self, client: redis.Redis) -> None:
-        self._pool: Any = client.connection_pool
-        self._connection: Any = None
-
-    def __enter__(self) -> Bulk:
-        self._connection = self._pool.get_connection()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self._connection.disconnect()
-        self._pool.release(self._connection)
-
-    def get(self, keys: Sequence[str]) -> list[bytes | None]:
-        return list(self.ask([("MGET", *keys)])[0]) if keys else []
-
-    def lengths(self, keys: Sequence[str]) -> list[int]:
-        """Bytes of the values of the keys."""
-        return self.ask([("STRLEN", key) for key in keys])
-
-    def set_new(self, keys: Sequence[str], blobs: Sequence[bytes]) -> list[bool]:
-        """Set the keys that hold nothing, for good; whether each was set."""
-        replies = self.ask([("SET", key, blob, "NX") for key, blob in zip(keys, blobs, strict=True)])
-        return [reply is not None for reply in replies]
-
-    def set(self, keys: Sequence[str], blobs: Sequence[bytes], until: int | None = None) -> None:
-        """Set the keys, until ``until`` (unix s) or for good."""
-        # PXAT because Redis turns every other form of an expiry into this one for its append-only file.
-        expiry: RedisCommand = () if until is None else ("PXAT", until * 1000)
-        self.ask([("SET", key, blob, *expiry) for key, blob in zip(keys, blobs, strict=True)])
-
-    def ask(self, commands: Sequence[RedisCommand]) -> list[Any]:
-        if not commands:
-            return []
-        replies = self._connection.retry.call_with_retry(
-            lambda: self.exchange(commands), lambda _: self._connection.disconnect()
-        )
-        for reply in replies:
-            if isinstance(reply, redis.ResponseError):
-                raise reply
-        return list(replies)
-
-    def exchange(self, commands: Sequence[RedisCommand]) -> list[Any]:
-        """The reply to each command, refusals as exceptions."""
-        self._connection.send_packed_command(self._connection.pack_commands(commands))
-        return [self._reply() for _ in commands]
-
-    def _reply(self) -> Any:
-        try:
-            return self._connection.read_response()
-        except redis.ResponseError as refusal:
-            return refusal

@@ -17,7 +17,8 @@ from models.contract.profile import packed_profile
 from models.contract.schema import FeatureSchema
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog, UserIndex
-from offline.publish.connection import Bulk, Store
+from offline.publish.bulk import Bulk
+from offline.publish.connection import Store
 from offline.publish.records import ItemChanges, WriteCache, Written, chunks, record_digests
 
 _REPLACE_IF_UNCHANGED = """

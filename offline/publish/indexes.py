@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -25,6 +24,7 @@ from models.contract.schema import fingerprint
 from offline.config import RetrievalConfig
 from offline.data.files import file_digest, write_bytes, write_json
 from offline.publish import release
+from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
 from offline.publish.gate import GateError
 from offline.publish.knowledge import readable
@@ -155,12 +155,13 @@ class _Indexer:
         names: list[str] = []
         parts: list[FloatArray] = []
         dim = 0
-        for chunk in chunks(owners):
-            blobs: Any = self.store.redis.mget(of_each(key_of, chunk))
-            records = (readable(blob, owner, space) for blob, owner in zip(blobs, chunk, strict=True))
-            dim = dim or next((record.vectors.shape[1] for record in records if record), 0)
-            rows = knowledge_rows(blobs, chunk, space, dim)
-            order = np.argsort(rows.at)
-            names += [chunk[at] for at in rows.at[order].tolist()]
-            parts.append(rows.vectors[order])
+        with Bulk(self.store.redis) as bulk:
+            for chunk in chunks(owners):
+                blobs = bulk.get(of_each(key_of, chunk))
+                records = (readable(blob, owner, space) for blob, owner in zip(blobs, chunk, strict=True))
+                dim = dim or next((record.vectors.shape[1] for record in records if record), 0)
+                rows = knowledge_rows(blobs, chunk, space, dim)
+                order = np.argsort(rows.at)
+                names += [chunk[at] for at in rows.at[order].tolist()]
+                parts.append(rows.vectors[order])
         return names, np.concatenate(parts) if names else np.zeros((0, 0), np.float32)

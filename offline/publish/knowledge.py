@@ -18,7 +18,8 @@ from models.contract.knowledge import KnowledgeRecord, RecordError, Space, check
 from models.contract.packing import KNOWLEDGE, knowledge_contents
 from offline.data.catalogue import DataError
 from offline.knowledge.vectors import ItemVectors, UserVectors
-from offline.publish.connection import Bulk, Store
+from offline.publish.bulk import Bulk
+from offline.publish.connection import Store
 from offline.publish.records import (
     ItemChanges,
     RecordDigests,

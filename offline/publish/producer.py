@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from models.contract.keys import owners_of
 from models.contract.knowledge import Space
@@ -20,6 +19,7 @@ from offline.config import JobConfig
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Produced, UserVectors
 from offline.publish import release
+from offline.publish.bulk import Bulk, RedisCommand
 from offline.publish.connection import Store
 from offline.publish.knowledge import GRACE_SECONDS, KnowledgeWriter, content_digest, entries, owners, restamped, times
 from offline.publish.records import WRITE_CACHE_FOLDER, ItemChanges, WriteCache, Written, forget
@@ -142,8 +142,9 @@ def rollback_producer(store: Store, journal: Journal, name: str, end_change: Cal
 def _restore(store: Store, chunk: list[tuple[str, bytes | None, bytes]], result: RolledBack) -> None:
     """Put back what Redis still holds as it was written. A restored record has at least half of its life before it."""
     now = int(time.time())
-    replies: Any = store.redis.mget([key for key, _, _ in chunk])
-    pipeline = store.redis.pipeline(transaction=False)
+    commands: list[RedisCommand] = []
+    with Bulk(store.redis) as bulk:
+        replies = bulk.get([key for key, _, _ in chunk])
     for (key, old, new), reply in zip(chunk, replies, strict=True):
         holds = None if reply is None else content_digest(reply)
         if holds == (None if old is None else content_digest(old)):
@@ -152,17 +153,18 @@ def _restore(store: Store, chunk: list[tuple[str, bytes | None, bytes]], result:
         elif holds != new:
             result.left += 1
         elif old is None:
-            pipeline.delete(key)
+            commands.append(("DEL", key))
             result.removed += 1
         else:
             written_at, expires_at = times(old)
             life = expires_at - written_at
             if expires_at < now + life // 2:
                 old, expires_at = restamped(old, now, now + life), now + life
-            pipeline.set(key, old, exat=expires_at + GRACE_SECONDS)
+            commands.append(("SET", key, old, "EXAT", expires_at + GRACE_SECONDS))
             result.restored += 1
             result.size += len(old)
-    pipeline.execute()
+    with Bulk(store.redis) as bulk:
+        bulk.ask(commands)
 
 
 def spaces_of(spaces: Iterable[Space]) -> dict[str, str]:

@@ -12,6 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from models.contract.artifact import ArtifactError, ArtifactManifest, RefusedModel, ReleaseManifest
+from models.contract.keys import of_each
+from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
 from offline.publish.records import Written, append_change
 
@@ -236,15 +238,14 @@ def prune(store: Store, keep: int) -> list[str]:
 def delete(store: Store, release: str, directory_blocks: int) -> None:
     """Delete a release's records, the manifest first, so that nothing half deleted looks complete."""
     keys = store.keys
-    store.redis.delete(keys.release_manifest(release), keys.release_revision(release), keys.release_pending(release))
-    for number in range(directory_blocks):
-        key = store.keys.item_directory(release, number)
-        document: Any = store.redis.get(key)
-        pipeline = store.redis.pipeline(transaction=False)
-        for item in json.loads(document) if document else []:
-            pipeline.delete(store.keys.item_features(item, release))
-        pipeline.delete(key)
-        pipeline.execute()
+    store.redis.delete(keys.release_manifest(release))
+    store.redis.delete(keys.release_revision(release), keys.release_pending(release))
+    with Bulk(store.redis) as bulk:
+        for number in range(directory_blocks):
+            key = keys.item_directory(release, number)
+            document: Any = store.redis.get(key)
+            items = json.loads(document) if document else []
+            bulk.delete([*of_each(lambda item: keys.item_features(item, release), items), key])
 
 
 def stored_list(store: Store, key: str) -> list[str]:

@@ -17,7 +17,8 @@ from models.contract.events import EVENT_BYTES, item_hash
 from models.contract.keys import of_each, owners_of
 from offline.data.log import InteractionLog
 from offline.data.log_settings import settings_digest
-from offline.publish.connection import Bulk, Store
+from offline.publish.bulk import Bulk
+from offline.publish.connection import Store
 from offline.publish.features import packed_histories
 from offline.publish.records import WriteCache, Written, chunks
 from offline.publish.streams import installation_of, new_interactions

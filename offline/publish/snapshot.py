@@ -17,7 +17,8 @@ from models.contract.bulk import DecodedItems, ItemDecoder
 from models.contract.items import Columns
 from models.split_model import SplitModel, parts_folder
 from offline.publish import records, release
-from offline.publish.connection import Bulk, Store
+from offline.publish.bulk import Bulk
+from offline.publish.connection import Store
 from offline.publish.records import append_change, chunks
 
 _UNNAMED_SECONDS = 3600.0

@@ -6,18 +6,20 @@ Knows one Lua script. The stream comes first: a history without its stream entry
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from models.contract.events import EVENT_BYTES, Interaction
 from models.contract.keys import Keys
 from service.admission import Elsewhere
 from service.errors import ErrorCode, RedisUnavailable, Unavailable
 from service.ranking.deadline import Deadline
-from service.redis import Command, RedisLink
+from service.redis import RedisPort
+from service.redis_connection import Command
 from service.telemetry import Telemetry
 
 RETRY_WINDOW = 200
@@ -26,6 +28,9 @@ RETRY_WINDOW = 200
 OVERHANG = 8
 """An ``OVERHANG``-th of the longest history may come on top of it before it is cut back: a cut writes the whole history
 into Redis' append-only file, which a full one would else cost with every event."""
+
+WAIT_SHARE = 0.4
+"""Share of the time left that Redis may wait for disks: its answer must come before it is taken for lost, half-way."""
 
 APPEND = f"""
 local event, size = ARGV[1], {EVENT_BYTES}
@@ -49,18 +54,22 @@ end
 return 1
 """
 
+log = logging.getLogger(__name__)
+
 _DIGEST = hashlib.sha1(APPEND.encode(), usedforsecurity=False).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RedisFeedback:
-    """Interactions on their way into Redis."""
+    """Interactions on their way into Redis. They are accepted when ``fsyncs`` servers have them on their disks, the
+    primary first; 0 waits for none."""
 
-    link: RedisLink
+    link: RedisPort
     keys: Keys
     telemetry: Telemetry
     history_max_events: int
     stream_max: int
+    fsyncs: int = 0
 
     async def accept(self, interactions: Sequence[Interaction], types: Sequence[str], deadline: Deadline) -> None:
         """Record interactions; those of ``types`` are in the live history on return, others go to the stream only.
@@ -68,21 +77,45 @@ class RedisFeedback:
         if not interactions:
             return
         appends = [self._append(event) for event in interactions if event.type in types]
-        commands = [self._publish(event) for event in interactions] + appends
+        entries = [self._publish(event) for event in interactions]
         try:
-            with Elsewhere():
-                replies = await self.link.round_trip(commands, deadline)
+            if self.link.in_order:
+                replies = await self._confirmed([*entries, *appends], deadline)
+            else:
+                _refuse_failures(await self._confirmed(entries, deadline))
+                replies = await self._confirmed(appends, deadline)
             if any(isinstance(reply, NoScriptError) for reply in replies):
                 # Redis was restarted since the script was registered. The stream entries are already acknowledged,
                 # so only the appends are sent again, behind the script.
-                _refuse_failures(replies[: len(interactions)])
-                replies = await self.link.round_trip([("SCRIPT", "LOAD", APPEND), *appends], deadline)
+                _refuse_failures(replies[: -len(appends)])
+                replies = await self._confirmed([("SCRIPT", "LOAD", APPEND), *appends], deadline)
         except RedisUnavailable as error:
             raise _unavailable() from error
         _refuse_failures(replies)
         for event in interactions:
             # The type is the caller's free text; only types the model knows may become a label.
             self.telemetry.interactions.labels(event.type if event.type in types else "other").inc()
+
+    async def _confirmed(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
+        """Replies to commands whose effects are on as many disks as was asked for. Unavailable if they are not; what
+        was acknowledged stays done."""
+        if not self.fsyncs or not commands:
+            with Elsewhere():
+                return await self.link.round_trip(commands, deadline)
+        milliseconds = max(1, int(deadline.remaining() * 1000.0 * WAIT_SHARE))
+        wait: Command = ("WAITAOF", 1, self.fsyncs - 1, milliseconds)
+        with Elsewhere():
+            *replies, disks = await self.link.round_trip([*commands, wait], deadline)
+        if isinstance(disks, ResponseError):
+            log.error("Redis does not tell what is on its disk: %s", disks)
+            raise _unavailable(
+                f"Redis does not tell what is on its disk ({disks}): LORANK_FEEDBACK_FSYNCS needs Valkey or Redis 7.2 "
+                "with appendonly yes"
+            ) from disks
+        _refuse_failures([disks])
+        if disks[0] < 1 or disks[1] < self.fsyncs - 1:
+            raise _unavailable("interactions are stored, but not on as many disks as they must be")
+        return replies
 
     def _publish(self, event: Interaction) -> Command:
         fields = [cell for pair in event.to_stream().items() for cell in pair]
@@ -98,5 +131,5 @@ def _refuse_failures(replies: list[Any]) -> None:
         raise _unavailable() from failures[0]
 
 
-def _unavailable() -> Unavailable:
-    return Unavailable("interactions could not be stored", code=ErrorCode.REDIS_UNAVAILABLE, retry_after_ms=1000)
+def _unavailable(message: str = "interactions could not be stored") -> Unavailable:
+    return Unavailable(message, code=ErrorCode.REDIS_UNAVAILABLE, retry_after_ms=1000)

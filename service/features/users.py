@@ -25,7 +25,8 @@ from service.errors import RedisUnavailable
 from service.ranking.deadline import Deadline
 from service.ranking.degraded import Degraded, FeatureReadError
 from service.ranking.types import UserState
-from service.redis import Command, RedisLink
+from service.redis import RedisPort
+from service.redis_connection import Command
 from service.telemetry import Telemetry
 
 Record = TypeVar("Record")
@@ -38,7 +39,7 @@ _STEPS = {"history": Degraded.NO_FEATURES, "profile": Degraded.NO_FEATURES, "use
 class RedisUserFeatures:
     """The port ``UserFeatures`` on Redis."""
 
-    link: RedisLink
+    link: RedisPort
     keys: Keys
     telemetry: Telemetry
 
@@ -54,7 +55,7 @@ class RedisUserFeatures:
         ]
         try:
             with Elsewhere():
-                replies = await self.link.round_trip(commands, deadline)
+                replies = await self.link.round_trip(commands, deadline, may_be_stale=True)
         except RedisUnavailable as error:
             raise FeatureReadError(str(error)) from error
         if any(isinstance(reply, Exception) and not _is_wrong_type(reply) for reply in replies):

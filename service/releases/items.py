@@ -19,7 +19,8 @@ from models.contract.bulk import DecodedItems, ItemDecoder
 from models.contract.keys import Keys
 from models.contract.snapshot import Entry, TableUpdate, changed_items, file_of, filled_columns, read_columns
 from service.ranking.deadline import Deadline
-from service.redis import Command, RedisLink, replies_to
+from service.redis import RedisPort, replies_to
+from service.redis_connection import Command
 from service.releases.background import ThreadRunner
 from service.releases.loaded import FileState, Loaded, LoadedItems
 from service.releases.unmapping import unmap_gently
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 class ItemReader:
     """Reads item tables from one Redis and one artifact folder."""
 
-    link: RedisLink
+    link: RedisPort
     keys: Keys
     telemetry: Telemetry
     artifacts: Path

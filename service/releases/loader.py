@@ -24,7 +24,7 @@ from models.onnx_runtime import makes_threads
 from service.ranking.deadline import Deadline
 from service.ranking.ports import Release
 from service.ranking.types import Sample
-from service.redis import RedisLink, replies_to
+from service.redis import RedisPort, replies_to
 from service.releases.background import ThreadRunner, run_in_background
 from service.releases.items import ItemReader
 from service.releases.loaded import Loaded, file_states
@@ -50,7 +50,7 @@ class Loader:
     """Loads releases from one Redis and one artifact folder. ``inline_seconds`` is the longest model run that the event
     loop may do itself; longer ones go to a thread."""
 
-    link: RedisLink
+    link: RedisPort
     keys: Keys
     telemetry: Telemetry
     artifacts: Path
@@ -58,7 +58,7 @@ class Loader:
     inline_seconds: float = INLINE_SECONDS
 
     @classmethod
-    def of(cls, settings: Settings, link: RedisLink, keys: Keys, telemetry: Telemetry) -> Loader:
+    def of(cls, settings: Settings, link: RedisPort, keys: Keys, telemetry: Telemetry) -> Loader:
         """A loader with the folder and threads of the settings."""
         inline_seconds = INLINE_SECONDS_ALONE if usable_cores() <= settings.workers else INLINE_SECONDS
         return cls(link, keys, telemetry, settings.artifact_folder, settings.onnx_threads, inline_seconds)

@@ -17,7 +17,8 @@ from models.valkey.embedded import embedded_redis
 from service import exposures as stream
 from service.exposures import ExposureLog
 from service.ranking.deadline import Deadline
-from service.redis import Command, RedisLink
+from service.redis import RedisLink
+from service.redis_connection import Command
 from service.telemetry import Telemetry
 from tests.service.conftest import eventually
 
@@ -56,7 +57,9 @@ class Counting(RedisLink):
         super().__init__(url, connections)
         self.trips: list[int] = []
 
-    async def round_trip(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
+    async def round_trip(
+        self, commands: Sequence[Command], deadline: Deadline, may_be_stale: bool = False
+    ) -> list[Any]:
         self.trips.append(len(commands))
         return await super().round_trip(commands, deadline)
 
@@ -135,7 +138,9 @@ class Scripted(RedisLink):
         self.answer = answer
         self.sent: list[Command] = []
 
-    async def round_trip(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
+    async def round_trip(
+        self, commands: Sequence[Command], deadline: Deadline, may_be_stale: bool = False
+    ) -> list[Any]:
         self.sent += commands
         return [self.answer(command) for command in commands]
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import hiredis
 import pytest
 import redis
 import uvloop
@@ -24,34 +22,11 @@ from redis.asyncio.connection import ConnectionPool
 from service.app import create_app
 from service.errors import RedisUnavailable
 from service.ranking.deadline import Deadline
-from service.redis import RedisLink, is_usable_url
+from service.redis import RedisLink, check_url
 from service.settings import Settings, SettingsError
+from tests.service.fake_redis import server
 
-Answer = Callable[[list[bytes]], bytes]
 RUNNERS: list[Callable[[Coroutine[Any, Any, None]], None]] = [asyncio.run, uvloop.run]
-
-
-@asynccontextmanager
-async def server(answer: Answer, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A port at which commands are answered with the bytes of ``answer``; what redis-py sends first, with OK."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        commands = hiredis.Reader()
-        with closing(writer), suppress(OSError):
-            while data := await reader.read(65536):
-                commands.feed(data)
-                while (command := commands.gets()) is not False:
-                    reply = b"+OK\r\n" if command[0] in (b"CLIENT", b"AUTH", b"SELECT") else answer(command)
-                    if reply == b"":
-                        return
-                    writer.write(reply)
-
-    started = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield started.sockets[0].getsockname()[1]
-    finally:
-        started.close()
-        await asyncio.sleep(0.05)  # for the other ends to see that they are closed
 
 
 @pytest.fixture(scope="module")
@@ -252,10 +227,12 @@ async def test_redis_py_has_the_transport_where_it_is_taken_from(valkey: str) ->
     [
         "redis://h", "redis://h:6379/0", "redis://user:p%40ss@h:1/15?socket_keepalive=yes", "redis://[::1]:6379",
         "rediss://h", "unix:///run/valkey.sock", "unix:///run/valkey.sock?db=2",
+        "redis+cluster://h", "rediss+cluster://user:p%40ss@h:1,h2,[::1]:7?socket_keepalive=yes", "redis+cluster://h/0",
+        "redis+sentinel://h/main", "redis+sentinel://:secret@h:1,h2:2/main/3?sentinel_password=other",
     ],
 )  # fmt: skip
 def test_urls_that_can_be_used(url: str) -> None:
-    assert is_usable_url(url)
+    check_url(url)
     create_app(Settings(redis_url=url))
 
 
@@ -264,6 +241,8 @@ def test_urls_that_can_be_used(url: str) -> None:
     [
         "redis://h:abc", "redis://h:99999", "redis://[::1", "redis://h/cache", "redis://h/0/1", "redis://h?db=first",
         "redis://h?colour=red", "unix://", "rediss://h?ssl_cert_reqs=perhaps",
+        "redis+cluster://", "redis+cluster://h/3", "redis+cluster://h?db=1", "redis+cluster://h,:1", "redis+cluster://h:0",
+        "redis+cluster://h?colour=red", "redis+sentinel://h", "redis+sentinel://h/main/0/1", "redis+sentinel://h/main/x",
     ],
 )  # fmt: skip
 def test_urls_that_cannot_be_used_stop_the_start(url: str) -> None:

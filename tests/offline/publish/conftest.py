@@ -24,7 +24,8 @@ from models.split_model import parts_folder
 from offline.config import JobConfig, PublishConfig
 from offline.knowledge.vectors import Knowledge, Produced
 from offline.publish import release
-from offline.publish.connection import Bulk, Store, open_store
+from offline.publish.bulk import Bulk
+from offline.publish.connection import Store, open_store
 from offline.publish.producer import RolledBack, rollback_producer, served
 from offline.publish.publish import Published, publish, publish_producer
 from offline.publish.records import forget
@@ -61,8 +62,7 @@ def store(publish_valkey: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def keys_of(client: redis.Redis, pattern: str = "*") -> set[str]:
-    keys: Any = client.keys(pattern)
-    return {key.decode() for key in keys}
+    return {key.decode() for key in client.scan_iter(match=pattern, count=10_000)}
 
 
 def content_of(store: Store) -> dict[str, bytes]:

@@ -12,7 +12,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from offline.publish.connection import Bulk, Store, StoreError, open_store
+from offline.publish.bulk import Bulk
+from offline.publish.connection import Store, StoreError, open_store
 
 
 @contextmanager

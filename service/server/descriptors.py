@@ -11,13 +11,22 @@ import resource
 from dataclasses import replace
 from pathlib import Path
 
-from service.server.connections import REFUSED_AT_ONCE, ConnectionLimits
+from service.server.connections import ConnectionLimits
 
 _OPEN = Path("/proc/self/fd")
 _FILES = 24
 """Files that a release, metrics or a log may open at once."""
+_MOST_ACCEPTED, _TURNS = 2048, 4
 
 log = logging.getLogger(__name__)
+
+
+def accepted_at_once() -> int:
+    """Connections that wait to be accepted, at most. asyncio accepts them all in one turn of its loop, and it takes
+    ``_TURNS`` until one of them is refused and closed. Once descriptors ran out, it would not accept for a second, and
+    fill the log (Python 3.11)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_ACCEPTED if hard == resource.RLIM_INFINITY else max(4, min(_MOST_ACCEPTED, hard // 16))
 
 
 def raise_limit(most: int) -> None:
@@ -32,12 +41,13 @@ def raise_limit(most: int) -> None:
 def fitting(limits: ConnectionLimits, own: int) -> ConnectionLimits:
     """The limits with no more connections than there are descriptors left for, once the service has its ``own``
     connections and files; of few the service has a half. If they are fewer, one line of the log says so."""
-    raise_limit(limits.connections + own + _FILES + REFUSED_AT_ONCE + open_descriptors())
+    spare = own + _FILES + _TURNS * accepted_at_once()
+    raise_limit(limits.connections + spare + open_descriptors())
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most == resource.RLIM_INFINITY:
         return limits
     left = max(0, most - open_descriptors())
-    connections = max(1, left - min(own + _FILES + REFUSED_AT_ONCE, left // 2))
+    connections = max(1, left - min(spare, left // 2))
     if connections >= limits.connections:
         return limits
     log.warning(

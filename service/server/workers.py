@@ -25,6 +25,7 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from service.app import create_app
 from service.server.connection import Connection
+from service.server.descriptors import accepted_at_once
 from service.server.draining import DrainingServer
 from service.server.supervisor import Beat, Supervisor, end_with_parent
 from service.settings import PREFIX, Settings, SettingsError
@@ -53,6 +54,7 @@ def server_of(app: FastAPI, settings: Settings) -> uvicorn.Config:
         ws="none",
         lifespan="on",
         access_log=False,
+        backlog=accepted_at_once(),
         log_config=None,
         log_level=settings.log_level,
         server_header=False,

@@ -69,7 +69,7 @@ def measure_overload(workbench: Workbench) -> Numbers:
         with ours(world, {"queue_ms": "10000"}) as server:  # refuses nothing
             capacity = peak_of(server, bodies, effort.seconds)
         with ours(world, {"default_deadline_ms": "100"}) as server:
-            rounds.append(overloaded(server, bodies, capacity, 4 * effort.seconds, number))
+            rounds.append(overloaded(server, bodies, capacity, effort.steady_seconds, number))
     return {"candidates": CANDIDATES, "rounds": rounds}
 
 

@@ -16,7 +16,7 @@ WORKS, SHARE = 1.0, 0.05
 """Mean wait that is aimed at where there is more to do than can be done: in processor time of a request, and at least
 this share of the longest wait."""
 
-BURST, LEAST_BURST = 0.1, 6.0
+BURST, LEAST_BURST = 0.25, 10.0
 """The limit where nothing waits: requests that are worked off in this share of the longest wait, and at least so
 many."""
 

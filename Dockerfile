@@ -10,7 +10,7 @@ COPY pyproject.toml constraints.txt requirements-weights.txt README.md LICENSE .
 ENV LORANK_DATA_DIR=/data
 
 FROM base AS serve
-COPY models/__init__.py models/cores.py models/onnx_runtime.py models/split_model.py models/
+COPY models/__init__.py models/cores.py models/onnx_runtime.py models/redis_address.py models/split_model.py models/
 COPY models/valkey models/valkey
 COPY models/contract models/contract
 COPY service service

@@ -84,7 +84,7 @@ def test_the_time_of_a_training_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     auto = config.model_copy(update={"training": config.training.model_copy(update={"served": "auto"})})
     assert line_of_training(auto, few.catalogue, few.log) == (
         f"training: {samples:,} samples, at most 3 epochs, of the best of boosted trees, DCNv2, "
-        "DIN (target attention), whole histories, which are compared on at most 100,000 first"
+        f"DIN (target attention), whole histories, which are compared on {samples:,} first"
     )
     whole = job_config(tmp_path, served="lifelong", epochs=3)
     assert line_of_training(whole, few.catalogue, few.log).endswith("at most 3 epochs")

@@ -119,9 +119,9 @@ class Connection(HttpToolsProtocol):
 
     def _is_plain_post(self, end: int) -> bool:
         """Whether what was collected is exactly one request that can be turned away unparsed: its head ends at ``end``,
-        its body is there, and nothing is under way on this connection. Parsing what is turned away takes three times
-        as long as turning it away, and at three times the capacity a quarter of the answers (research/LOG.md,
-        2026-11-30)."""
+        its body is there, and nothing is under way on this connection. That takes .030 ms of a core, through the parser
+        .060; at three times the capacity 596 requests a second are answered and not 573 (research/LOG.md, 2026-11-30).
+        """
         if self._all.draining or not (self.cycle is None or self.cycle.response_complete):
             return False
         head = bytes(self._head[: end + 2])

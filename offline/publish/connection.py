@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import redis
-from redis.exceptions import RedisClusterException
+from redis.exceptions import ClusterCrossSlotError, MovedError, RedisClusterException
 
 from models.contract.keys import Keys
 from models.contract.prefixes import FORMER_PREFIX, own_folder, prefix_of
@@ -118,5 +118,8 @@ def _connected(url: str, keys: Keys, artifacts: Path) -> Iterator[Store]:
             yield Store(client, keys, artifacts, redacted(url))
     except (redis.ConnectionError, redis.TimeoutError, RedisClusterException) as error:
         raise UnreachableError(f"Redis at {redacted(url)} does not answer: {error}") from error
+    except (MovedError, ClusterCrossSlotError) as error:
+        remedy = "it belongs to a Redis Cluster: set LORANK_REDIS_URL to redis+cluster://... (docs/scale.md)"
+        raise StoreError(f"Redis at {redacted(url)} refuses: {error}; {remedy}") from error
     except redis.RedisError as error:  # out of memory, read-only after a failover, no permission
         raise StoreError(f"Redis at {redacted(url)} refuses: {error}") from error

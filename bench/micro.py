@@ -5,6 +5,7 @@ usage: .venv/bin/python bench/micro.py
 
 from __future__ import annotations
 
+import asyncio
 import json
 import statistics
 import tempfile
@@ -14,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import uvloop
 from redis.asyncio import Redis
 
 from models.contract.experiments import parse_experiments
@@ -107,4 +107,4 @@ async def main(url: str) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder, embedded_redis(Path(folder)) as url:
-        uvloop.run(main(url))
+        asyncio.run(main(url))

@@ -22,6 +22,9 @@ URL_FORMS = (
     "redis+sentinel://[user:password@]host[:port][,host[:port]...]/NAME[/number]; rediss in place of redis for TLS"
 )
 
+CLUSTER_REMEDY = "this server belongs to a Redis Cluster: set LORANK_REDIS_URL to redis+cluster://... (docs/scale.md)"
+"""What to do where a server that was taken for the only one says that a key is another's."""
+
 SENTINEL_SECONDS = 1.0
 """How long a Sentinel may take to answer before the next one is asked."""
 

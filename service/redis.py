@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from models.redis_address import RedisAddress
+from models.redis_address import CLUSTER_REMEDY, RedisAddress
 from service.errors import RedisUnavailable
 from service.ranking.deadline import Deadline
 from service.redis_connection import Command, NoPrimaryError, PipelinedConnection
@@ -182,5 +182,7 @@ async def replies_to(port: RedisPort, commands: Sequence[Command], deadline: Dea
     replies = await port.round_trip(commands, deadline)
     for reply in replies:
         if isinstance(reply, Exception):
-            raise RedisUnavailable(f"{type(reply).__name__}: {reply}") from reply
+            # A cluster's port follows MOVED itself.
+            remedy = f"; {CLUSTER_REMEDY}" if str(reply).startswith(("MOVED ", "CROSSSLOT ")) else ""
+            raise RedisUnavailable(f"{type(reply).__name__}: {reply}{remedy}") from reply
     return replies

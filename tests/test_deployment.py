@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 from tests.conftest import ROOT
 
@@ -36,3 +37,18 @@ def test_the_health_check_asks_the_port_that_is_served_and_no_proxy() -> None:
         assert subprocess.run(run, env=environment, capture_output=True, timeout=60).returncode == 0
         server.shutdown()
     assert subprocess.run(run, env=environment, capture_output=True, timeout=60).returncode != 0
+
+
+def test_the_image_has_every_module_that_the_service_imports() -> None:
+    code = (
+        "import sys, service.server.workers; "
+        "models = [module for name, module in sys.modules.items() if name.partition('.')[0] == 'models']; "
+        "print(*[module.__file__ for module in models])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    needed = {Path(file).relative_to(ROOT) for file in run.stdout.split()}
+    serving, _, _ = (ROOT / "Dockerfile").read_text(encoding="utf-8").partition("COPY models models")
+    sources = [word for line in serving.splitlines() if line.startswith("COPY ") for word in line.split()[1:-1]]
+    copied = {Path(word) for word in sources}
+    assert needed
+    assert not {file for file in needed if not copied & {file, *file.parents}}

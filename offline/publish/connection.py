@@ -14,7 +14,7 @@ from redis.exceptions import ClusterCrossSlotError, MovedError, RedisClusterExce
 
 from models.contract.keys import Keys
 from models.contract.prefixes import FORMER_PREFIX, own_folder, prefix_of
-from models.redis_address import URL_FORMS, RedisAddress
+from models.redis_address import CLUSTER_REMEDY, URL_FORMS, RedisAddress
 from models.valkey.embedded import embedded_redis, holds_data
 
 
@@ -119,7 +119,6 @@ def _connected(url: str, keys: Keys, artifacts: Path) -> Iterator[Store]:
     except (redis.ConnectionError, redis.TimeoutError, RedisClusterException) as error:
         raise UnreachableError(f"Redis at {redacted(url)} does not answer: {error}") from error
     except (MovedError, ClusterCrossSlotError) as error:
-        remedy = "it belongs to a Redis Cluster: set LORANK_REDIS_URL to redis+cluster://... (docs/scale.md)"
-        raise StoreError(f"Redis at {redacted(url)} refuses: {error}; {remedy}") from error
+        raise StoreError(f"Redis at {redacted(url)} refuses: {error}; {CLUSTER_REMEDY}") from error
     except redis.RedisError as error:  # out of memory, read-only after a failover, no permission
         raise StoreError(f"Redis at {redacted(url)} refuses: {error}") from error

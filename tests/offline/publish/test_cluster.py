@@ -25,6 +25,9 @@ from offline.publish.connection import Store, StoreError, open_store
 from offline.publish.records import WriteCache, append_change
 from offline.publish.rewriting import rewrite_histories
 from offline.publish.streams import new_interactions
+from service.errors import RedisUnavailable
+from service.ranking.deadline import Deadline
+from service.redis import RedisLink, replies_to
 from service.settings import Settings
 from tests.offline.publish.conftest import Release, content_of, roll_back, workdir
 from tests.servers import Cluster, Server, eventually, running_cluster
@@ -169,6 +172,22 @@ def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: py
         with pytest.raises(StoreError, match=message) as refused, open_store(tmp_path, "small"):
             pass
         assert "secret" not in str(refused.value)
+
+
+async def test_a_cluster_that_is_named_as_a_server_is_told_with_the_remedy(
+    shared_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = Keys(f"cluster-{next(_numbers)}")
+    owner = shared_cluster.owner(key_slot(keys.live.encode()))
+    other = next(server for server in shared_cluster.primaries if server is not owner)
+    monkeypatch.setenv("LORANK_REDIS_URL", f"redis://127.0.0.1:{other.port}")
+    monkeypatch.setenv("LORANK_KEY_PREFIX", keys.prefix)
+    with pytest.raises(StoreError, match=r"redis\+cluster://"), open_store(tmp_path, "synthetic"):
+        pass
+    link = RedisLink(f"redis://127.0.0.1:{other.port}", 1)
+    with pytest.raises(RedisUnavailable, match=r"redis\+cluster://"):
+        await replies_to(link, [("GET", keys.live)], Deadline(5.0))
+    await link.close()
 
 
 async def test_a_killed_primary_and_moving_slots_fail_no_request(

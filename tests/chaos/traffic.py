@@ -1,0 +1,294 @@
+"""Callers of a service whose users are all known, so that each answer can be checked: a score of another user's data,
+or of data that nobody stored, is wrong, however well the service hides it."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from tests.chaos.rows import Outcome
+from tests.service.tiny import ITEMS, TinyItem, score_of
+
+Verdict = Literal["well", "degraded", "unsaid", "refused", "failed", "wrong"]
+
+CALLERS = 4
+PAUSE_SECONDS = 0.02
+"""Between two requests of a caller."""
+
+FRESH_CONNECTION = 10
+"""Each so many-th request of a caller comes over a new connection."""
+
+ANSWER_SECONDS = 30.0
+"""A request that is not answered by then has failed."""
+
+PRIOR = "prior_order"
+_TOLERANCE = 1e-5
+_CLEAN_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user with a history of one value and a vector of knowledge that no other user has."""
+
+    id: str
+    value: float
+    partition: float
+
+    def scores(self, item: TinyItem) -> dict[tuple[bool, bool], float]:
+        """By whether history and knowledge are read."""
+        return {
+            (history, knowledge): score_of(
+                item, [self.value] if history else [], self.partition if knowledge else 0.0
+            )
+            for history, knowledge in itertools.product((True, False), repeat=2)
+        }  # fmt: skip
+
+
+def users(count: int) -> list[User]:
+    """So many different users, always the same ones. Their vectors are numbers that half precision holds exactly."""
+    return [User(f"user-{at}", 1.0 + 4.0 * at / count, 0.25 * (at + 1)) for at in range(count)]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A request: when it was sent, on the monotonic clock, seconds until it was answered, and what came."""
+
+    at: float
+    seconds: float
+    verdict: Verdict
+    words: tuple[str, ...] = ()
+    remark: str = ""
+
+
+@dataclass
+class Traffic:
+    """Requests of all users from when the context is entered until it is left.
+
+    ``offsets``: what releases that may be live add to the logit of every score.
+    """
+
+    port: int
+    known: Sequence[User]
+    items: Sequence[TinyItem] = ITEMS
+    offsets: Sequence[float] = (0.0,)
+    deadline_ms: float | None = None
+    callers: int = CALLERS
+    body: Mapping[str, Any] = field(default_factory=dict)
+    answers: list[Answered] = field(default_factory=list)
+    probes: Counter[bool] = field(default_factory=Counter)
+    trouble_began: float | None = None
+    trouble_ended: float | None = None
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._call, args=(seed,)) for seed in range(self.callers)]
+        self._threads.append(threading.Thread(target=self._probe))
+        self._scores = {
+            (user.id, item.id): {
+                which: {float(_sigmoid(_logit(score) + offset)) for offset in self.offsets}
+                for which, score in user.scores(item).items()
+            }
+            for user in self.known
+            for item in self.items
+        }
+
+    def __enter__(self) -> Traffic:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    @contextmanager
+    def trouble(self) -> Iterator[None]:
+        """While it lasts, something is wrong on purpose."""
+        self.trouble_began = time.monotonic()
+        yield
+        self.trouble_ended = time.monotonic()
+
+    def settle(self, patience_seconds: float = 60.0, *, as_before: bool = True) -> None:
+        """Wait until answers have been well for a second; without ``as_before`` only until they come again. Returns in
+        any case after ``patience_seconds``."""
+        fine = {"well"} if as_before else {"well", "degraded", "unsaid"}
+        until = time.monotonic() + patience_seconds
+        began = time.monotonic()
+        while time.monotonic() < until:
+            time.sleep(0.1)
+            since = max(began, time.monotonic() - _CLEAN_SECONDS)
+            recent = [answer.verdict for answer in self.answers[-400:] if answer.at >= since]
+            if time.monotonic() - began >= _CLEAN_SECONDS and recent and set(recent) <= fine:
+                return
+
+    def outcome(self, **more: Any) -> Outcome:
+        """Of what came since the trouble began. ``more`` are fields of the outcome that callers do not see."""
+        assert self.trouble_began is not None
+        assert self.trouble_ended is not None
+        calm = [each for each in self.answers if each.at < self.trouble_began]
+        since = [each for each in self.answers if each.at >= self.trouble_began]
+        during = [each for each in since if each.at < max(self.trouble_ended, self.trouble_began + 1.0)]
+        counts = Counter(each.verdict for each in since)
+        words = Counter(word for each in since for word in each.words)
+        late = [each.at for each in since if each.verdict != "well" and each.at + each.seconds > self.trouble_ended]
+        remarks = Counter(each.remark for each in since if each.remark)
+        values: dict[str, Any] = {
+            "requests": len(since),
+            "refused": counts["refused"],
+            "failed": counts["failed"],
+            "wrong": counts["wrong"],
+            "unsaid": counts["unsaid"],
+            "degraded": tuple(word for word, _ in words.most_common()),
+            "calm_p99_ms": _p99_ms(calm),
+            "trouble_p99_ms": _p99_ms(during),
+            "recovery_seconds": max(0.0, max(late, default=0.0) - self.trouble_ended),
+            "probes_failed": self.probes[False],
+            "remark": "; ".join(f"{text} ({count})" for text, count in remarks.most_common(3)),
+        }
+        if more.get("remark") and values["remark"]:
+            more["remark"] = f"{more['remark']}; {values['remark']}"
+        return Outcome(**(values | more))
+
+    def _call(self, seed: int) -> None:
+        dice, client = random.Random(seed), None
+        for number in itertools.count():
+            if self._stop.wait(PAUSE_SECONDS):
+                break
+            user = dice.choice(self.known)
+            chosen = dice.sample(self.items, dice.randint(2, len(self.items)))
+            if client is None or number % FRESH_CONNECTION == 0:
+                if client is not None:
+                    client.close()
+                client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS)
+            body: dict[str, Any] = {"user_id": user.id, "candidates": [{"id": item.id} for item in chosen], **self.body}
+            if self.deadline_ms is not None:
+                body["deadline_ms"] = self.deadline_ms
+            began = time.monotonic()
+            try:
+                client.request("POST", "/v1/rank", json.dumps(body))
+                response = client.getresponse()
+                content, status = response.read(), response.status
+            except (OSError, http.client.HTTPException) as error:
+                client.close()
+                client = None
+                self._note(began, "failed", remark=type(error).__name__)
+                continue
+            self._judge(began, user, chosen, status, content)
+        if client is not None:
+            client.close()
+
+    def _judge(self, began: float, user: User, chosen: Sequence[TinyItem], status: int, content: bytes) -> None:
+        document = json.loads(content)
+        if status in (429, 503) and document["error"].get("retry_after_ms"):
+            self._note(began, "refused")
+        elif status != 200:
+            self._note(began, "failed", remark=f"{status} {document['error']['code']}")
+        else:
+            words = tuple(document["degraded"])
+            self._note(began, self._verdict(user, chosen, document, words), words)
+
+    def _verdict(
+        self, user: User, chosen: Sequence[TinyItem], document: dict[str, Any], words: Sequence[str]
+    ) -> Verdict:
+        scores = {each["id"]: each["score"] for each in document["items"]}
+        if sorted(scores) != sorted(item.id for item in chosen) or len(document["items"]) != len(chosen):
+            return "wrong"
+        if PRIOR in words:
+            return "degraded"
+
+        def fits(which: tuple[bool, bool]) -> bool:
+            return all(
+                any(abs(scores[item.id] - score) < _TOLERANCE for score in self._scores[user.id, item.id][which])
+                for item in chosen
+            )
+
+        if fits((True, True)):
+            return "degraded" if words else "well"
+        if any(fits(which) for which in ((True, False), (False, True), (False, False))):
+            return "degraded" if words else "unsaid"
+        return "wrong"
+
+    def _note(self, began: float, verdict: Verdict, words: tuple[str, ...] = (), remark: str = "") -> None:
+        self.answers.append(Answered(began, time.monotonic() - began, verdict, words, remark))
+
+    def _probe(self) -> None:
+        while not self._stop.wait(0.2):
+            client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS)
+            try:
+                client.request("GET", "/healthz")
+                self.probes[client.getresponse().status == 200] += 1
+            except (OSError, http.client.HTTPException):
+                self.probes[False] += 1
+            finally:
+                client.close()
+
+
+@dataclass
+class Teller:
+    """Sends interactions of users of its own, one after the other, and remembers those that were accepted."""
+
+    port: int
+    pause_seconds: float = 0.02
+    accepted: list[tuple[str, int]] = field(default_factory=list)
+    refused: int = 0
+    failed: int = 0
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._tell)
+
+    def __enter__(self) -> Teller:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _tell(self) -> None:
+        first_ms = 1_700_000_000_000
+        for number in itertools.count():
+            if self._stop.wait(self.pause_seconds):
+                return
+            user, time_ms = f"teller-{number % 7}", first_ms + number
+            event = {"user_id": user, "item_id": "a", "value": 5, "timestamp_ms": time_ms}
+            client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS)
+            try:
+                client.request("POST", "/v1/feedback", json.dumps(event))
+                response = client.getresponse()
+                response.read()
+                if response.status < 300:
+                    self.accepted.append((user, time_ms))
+                elif response.status in (429, 503):
+                    self.refused += 1
+                else:
+                    self.failed += 1
+            except (OSError, http.client.HTTPException):
+                self.failed += 1
+            finally:
+                client.close()
+
+
+def _logit(score: float) -> float:
+    return float(np.log(score / (1.0 - score)))
+
+
+def _sigmoid(logit: float) -> float:
+    return float(1.0 / (1.0 + np.exp(-logit)))
+
+
+def _p99_ms(answers: Sequence[Answered]) -> float | None:
+    seconds = [each.seconds for each in answers if each.verdict in ("well", "degraded", "unsaid")]
+    return 1000.0 * float(np.percentile(seconds, 99)) if seconds else None

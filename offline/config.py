@@ -96,8 +96,9 @@ class ChoiceConfig(BaseModel):
     """The choice that ``served = "auto"`` leaves to the validation samples (offline/training/choose.py).
 
     ``candidates`` from the simplest on; those that read a window of history see at most ``window`` events. Each that
-    takes at most ``ceiling_ms`` for 500 candidates of one request on one core is trained for at most ``epochs``, on
-    that ``share`` of the training samples or on ``least_samples``, whichever is more, of whole users.
+    takes at most ``ceiling_ms`` for 500 candidates of one request on the reference core of offline/training/cost.py,
+    give or take a tenth, is trained for at most ``epochs``, on that ``share`` of the training samples or on
+    ``least_samples``, whichever is more, of whole users.
     """
 
     model_config = FrozenConfig

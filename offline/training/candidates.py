@@ -86,10 +86,10 @@ def candidate_config(config: JobConfig, architecture: Served) -> JobConfig:
 class Choice:
     """The architecture that "auto" chose, for as long as the ``settings`` are those.
 
-    ``table`` has a row for each candidate, from the simplest: ``architecture``, ``milliseconds`` for 500 candidates,
-    and of those that were fast enough to be trained ``logloss``, ``auc``, ``ece`` of validation samples, ``seconds`` of
-    training, and ``logloss_difference`` and ``auc_difference`` from the best (middle, low, high). ``sentence`` says
-    why; ``seconds`` is what choosing took in all. Seconds are processor time.
+    ``table`` has a row for each candidate, from the simplest: ``architecture``, ``milliseconds`` for 500 candidates on
+    the reference core (cost.py), and of those that were fast enough to be trained ``logloss``, ``auc``, ``ece`` of
+    validation samples, ``seconds`` of training, and ``logloss_difference`` and ``auc_difference`` from the best
+    (middle, low, high). ``sentence`` says why; ``seconds`` is what choosing took in all. Seconds are processor time.
     """
 
     architecture: Served

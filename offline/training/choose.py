@@ -31,6 +31,9 @@ from offline.training.samples import SampleEncoder, SplitRows, split_samples
 from offline.training.slices import without_nan
 from offline.training.validation import MOST_ROWS, of_drawn_users
 
+DOUBT = 0.1
+"""Share by which two measurements of a model's time differ: what is above the ceiling by less is not above it."""
+
 
 @dataclass(frozen=True, slots=True)
 class TimedModel:
@@ -49,8 +52,8 @@ class TimedModel:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A candidate that was trained: ``scores`` [n] of validation samples, their quality, and the processor time of a
-    request and of the training. Of one that is too slow to be served there are no scores."""
+    """A candidate that was trained: ``scores`` [n] of validation samples, their quality, the time of a request on the
+    reference core, and the processor time of the training. Of one that is too slow to be served there are no scores."""
 
     architecture: Served
     scores: FloatArray | None
@@ -64,17 +67,7 @@ def choose(config: JobConfig, catalogue: Catalogue, log: InteractionLog, knowled
     started, settings = time.process_time(), config.training.choice
     splits = _bounded(split_samples(config.samples, log), log, settings)
     validation = splits.rows["validation"]
-    candidates = _timed(config, catalogue, log, knowledge, splits)
-    fastest = min((candidate.milliseconds or 0.0) for candidate in candidates)
-    tried: list[Tried] = []
-    for candidate in candidates:
-        if candidate.milliseconds is not None and candidate.milliseconds > max(settings.ceiling_ms, fastest):
-            tried.append(Tried(candidate.architecture, None, None, candidate.milliseconds, 0.0))
-            continue
-        try:
-            tried.append(_tried(candidate, splits))
-        except TrainingError as error:
-            _leave_out(candidate.architecture, error)
+    tried = _all_tried(_timed(config, catalogue, log, knowledge, splits), splits, settings.ceiling_ms)
     if not any(candidate.quality for candidate in tried):
         raise TrainingError("no candidate of training.choice could be trained")
     label = (log.value[validation] > config.feature_schema.liked_above).astype(np.float32)
@@ -110,6 +103,36 @@ def _timed(
 
 def _leave_out(architecture: Served, error: TrainingError) -> None:
     print(f"  {NAMES[architecture]} is no candidate: {error}", flush=True)
+
+
+def _all_tried(candidates: Sequence[TimedModel], splits: SplitRows, ceiling_ms: float) -> list[Tried]:
+    """The candidates in their order; those that are too slow are not trained, but the fastest of them is if nothing
+    else is fast enough."""
+    slow = [candidate for candidate in candidates if not _is_fast_enough(candidate.milliseconds, ceiling_ms)]
+    tried = {
+        of.architecture: of for candidate in candidates if candidate not in slow for of in _trained(candidate, splits)
+    }
+    fastest = min(slow, key=lambda candidate: candidate.milliseconds or 0.0, default=None)
+    if fastest and not any(_is_fast_enough(of.milliseconds, ceiling_ms) for of in tried.values()):
+        tried |= {of.architecture: of for of in _trained(fastest, splits)}
+    for candidate in slow:
+        untrained = Tried(candidate.architecture, None, None, candidate.milliseconds or 0.0, 0.0)
+        tried.setdefault(candidate.architecture, untrained)
+    return [tried[candidate.architecture] for candidate in candidates if candidate.architecture in tried]
+
+
+def _is_fast_enough(milliseconds: float | None, ceiling_ms: float) -> bool:
+    """Also for a model that is not timed yet."""
+    return milliseconds is None or milliseconds <= (1.0 + DOUBT) * ceiling_ms
+
+
+def _trained(candidate: TimedModel, splits: SplitRows) -> list[Tried]:
+    """The candidate, trained; nothing if it cannot be."""
+    try:
+        return [_tried(candidate, splits)]
+    except TrainingError as error:
+        _leave_out(candidate.architecture, error)
+        return []
 
 
 def _tried(candidate: TimedModel, splits: SplitRows) -> Tried:
@@ -172,11 +195,11 @@ def _chosen(tried: Sequence[Tried], resamples: Resamples, label: FloatArray, cei
         for candidate in tried
         if candidate.scores is not None
     ]
-    affordable = [model for model in trained if model.candidate.milliseconds <= ceiling_ms]
+    affordable = [model for model in trained if _is_fast_enough(model.candidate.milliseconds, ceiling_ms)]
     note = ""
     if not affordable:
         affordable = [min(trained, key=lambda model: model.candidate.milliseconds)]
-        note = f"; no candidate scores {SCORED} items in {ceiling_ms:g} ms here, this one is the fastest"
+        note = f"; no candidate scores {SCORED} items in {ceiling_ms:g} ms, this one is the fastest"
     best = min(affordable, key=lambda model: float(model.loss[0]))
     chosen = next(model for model in affordable if model is best or model.is_as_good_as(best))
     name, rival = NAMES[chosen.candidate.architecture], NAMES[best.candidate.architecture]

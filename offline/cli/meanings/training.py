@@ -28,7 +28,7 @@ TRAINING = {
         "share": "of the training samples that each is tried on, of whole users",
         "least_samples": "that each is tried on, if there are so many",
         "epochs": "in which each is tried, at most",
-        "ceiling_ms": "milliseconds that 500 candidates may take one core; slower architectures are not served",
+        "ceiling_ms": "milliseconds of the reference core for 500 candidates; slower architectures are not served",
     },
     "LifelongConfig": {
         "factors": "of an item, in the process of ratings",

@@ -19,7 +19,7 @@ from offline.data.config import LabelsConfig
 from offline.knowledge.vectors import Knowledge
 from offline.metrics import quality
 from offline.training import choose as choosing
-from offline.training import run
+from offline.training import cost, run
 from offline.training.bootstrap import Resamples
 from offline.training.candidates import (
     Choice,
@@ -83,9 +83,10 @@ def test_auc_alone_keeps_a_simpler_model_out() -> None:
 
 
 def test_what_is_too_slow_is_not_chosen() -> None:
-    slow = tried("lifelong", 1.5, milliseconds=3.1)
+    slow = tried("lifelong", 1.5, milliseconds=3.4)
     assert chosen(tried("tree", 0.8), tried("din", 1.2), slow).architecture == "din"
     assert chosen(tried("tree", 0.8), tried("din", 1.2), slow, ceiling_ms=4.0).architecture == "lifelong"
+    assert chosen(tried("tree", 0.8), tried("din", 1.2, milliseconds=3.2)).architecture == "din"  # within the doubt
 
 
 def test_what_is_too_slow_is_not_trained(few: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +104,28 @@ def test_what_is_too_slow_is_not_trained(few: Synthetic, tmp_path: Path, monkeyp
 def test_the_fastest_is_chosen_if_all_are_too_slow() -> None:
     choice = chosen(tried("tree", 0.8, milliseconds=9.0), tried("din", 1.2, milliseconds=8.0))
     assert choice.architecture == "din"
-    assert choice.sentence.endswith("no candidate scores 500 items in 3 ms here, this one is the fastest")
+    assert choice.sentence.endswith("no candidate scores 500 items in 3 ms, this one is the fastest")
+
+
+@pytest.mark.parametrize(("tree_ms", "trained"), [(2.0, ["tree"]), (20.0, ["tree", "din"])])
+def test_the_fastest_network_is_tried_if_nothing_is_fast_enough(
+    few: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tree_ms: float, trained: list[str]
+) -> None:
+    times = iter([9.0, 8.0, tree_ms])
+    monkeypatch.setattr(choosing, "export_artifact", lambda *_: (b"", 0.0))
+    monkeypatch.setattr(choosing, "scoring_milliseconds", lambda *_: next(times))
+    config = auto(tmp_path, candidates=("tree", "dcnv2", "din"), ceiling_ms=3.0)
+    choice = choose(config, few.catalogue, few.log, few.knowledge)
+    assert [row["architecture"] for row in choice.table] == ["tree", "dcnv2", "din"]
+    assert [row["architecture"] for row in choice.table if "seconds" in row] == trained
+    assert choice.architecture == trained[-1]
+
+
+def test_a_time_is_told_in_runs_of_the_yardstick() -> None:
+    """However fast this machine is: a ratio of two processor times that are taken in turns."""
+    yardstick = cost._yardstick()
+    alone = cost.ratio_to_yardstick(yardstick)
+    assert cost.ratio_to_yardstick(lambda: [yardstick() for _ in range(4)]) > 2 * alone
 
 
 def auto(workdir: Path, **choice: object) -> JobConfig:

@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-check serve refresh status test test-all test-vllm bench lint format lock clean
+.PHONY: help install demo demo-check serve refresh status test test-all test-vllm chaos chaos-short soak bench lint format lock clean
 
 help:  ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,15 @@ test-vllm: $(INSTALLED)  ## LIBER and the reranker through a real vLLM server on
 test-all: $(INSTALLED)  ## Both of these with their slow tier (half an hour)
 	PYTHON=$(PYTHON) deploy/vllm/install $(VLLM_ENV)
 	LORANK_VLLM_ENV=$(VLLM_ENV) $(RUN) -m pytest -n $(TEST_PROCESSES)
+
+chaos: $(INSTALLED)  ## Troubles under load, and what callers saw: docs/reliability.md (half an hour)
+	$(RUN) -m tests.chaos --write docs/reliability.md
+
+chaos-short: $(INSTALLED)  ## Some of these troubles, in half their time (four minutes)
+	$(RUN) -m tests.chaos --short
+
+soak: $(INSTALLED)  ## Half an hour of mixed load: does memory grow? A row of the same page
+	$(RUN) -m tests.chaos --soak --write docs/reliability.md
 
 bench: $(INSTALLED) $(BENCH_ENV)/.installed  ## The goals of speed, measured: docs/performance.md (half an hour, two cores with nothing else on them)
 	$(RUN) -m bench.serving.run --peers $(BENCH_ENV)/bin/python

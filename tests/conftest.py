@@ -42,6 +42,9 @@ TOGETHER = {
     "tests/test_readme.py": "installation",
     "tests/models/test_export.py": "exports",
     "tests/models/test_split.py": "exports",
+    "tests/offline/publish/": "publish",
+    "tests/offline/reranking/": "reranking",
+    "tests/research/quality/": "quality",
     "tests/vllm/": "vllm",
 }
 """Beginnings of the paths of files, the first that fits, and what the tests of these files share."""

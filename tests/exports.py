@@ -68,7 +68,7 @@ def _form(model: nn.Module, manifest: ArtifactManifest, example: Tensors) -> str
     """All that a graph depends on but the weights."""
     state = [(name, tuple(value.shape), str(value.dtype)) for name, value in model.state_dict().items()]
     lengths = [(name, len(example[name]), example[name].shape[1:2]) for name in manifest.inputs]
-    parts = (str(model), state, manifest.inputs, manifest.feature_schema.model_dump_json(), lengths)
+    parts = (str(model), state, manifest.inputs, manifest.feature_schema.model_dump_json(exclude={"name"}), lengths)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+import pytest
 import torch
 from onnx import numpy_helper
 from torch import nn
@@ -18,6 +20,7 @@ from models.contract.arrays import FloatArray
 from models.contract.artifact import METADATA_KEY, ArtifactManifest
 from models.contract.encoding import Tensors
 from models.ctr.export import export_onnx, parity
+from offline.training import artifact
 from offline.training.artifact import MAX_PARITY_DIFFERENCE
 
 FIRST = 1000.5
@@ -100,3 +103,12 @@ def _graph(model: nn.Module, manifest: ArtifactManifest, example: Tensors) -> _G
             if cells.any():
                 places[initializer.name] = cells, index[cells]
     return _Graph(proto, places)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def graphs_are_shared() -> Iterator[None]:
+    """By all trainings of this process, where a conftest.py imports this. Tests of exports export really, and so do
+    jobs as processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artifact, "export_onnx", export_of_its_form)
+        yield

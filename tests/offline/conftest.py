@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from offline.training import artifact
-from tests.exports import export_of_its_form
 from tests.offline.pipeline import Pipeline, patched, pipeline
 
 _numbers = itertools.count()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def graphs_are_shared() -> Iterator[None]:
-    """Trainings here export a graph of each form once; tests/models and tests/e2e export every model really."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(artifact, "export_onnx", export_of_its_form)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -35,9 +35,9 @@ async def test_workers_share_port_table_and_metrics(
     url = f"http://127.0.0.1:{environment['LORANK_PORT']}"
 
     async def worker() -> int | None:
-        """The process that answers a new connection. (To read certificates takes most of a client's time.)"""
+        """The process that answers a new connection."""
         try:
-            async with httpx2.AsyncClient(base_url=url, timeout=60, verify=False) as http:
+            async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
                 assert (await http.post("/v1/rank", json=BODY)).status_code == 200
                 return int((await http.get("/v1/status")).json()["process"])
         except httpx2.TransportError:
@@ -53,7 +53,7 @@ async def test_workers_share_port_table_and_metrics(
         assert str(publisher.artifacts / "column-") in Path(f"/proc/{worker_process}/maps").read_text()  # noqa: ASYNC240
 
     async def ranked() -> float:
-        async with httpx2.AsyncClient(base_url=url, timeout=60, verify=False) as http:
+        async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
             text = (await http.get("/metrics")).text
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         served = [sample.value for sample in samples if sample.name == "lorank_release_info"]

@@ -42,16 +42,36 @@ TOGETHER = {
     "tests/test_readme.py": "installation",
     "tests/models/test_export.py": "exports",
     "tests/models/test_split.py": "exports",
+    "tests/offline/publish/": "publish",
+    "tests/offline/reranking/": "reranking",
+    "tests/research/quality/": "quality",
     "tests/vllm/": "vllm",
 }
 """Beginnings of the paths of files, the first that fits, and what the tests of these files share."""
 
 SHORT_KNOWLEDGE = """
+[knowledge.autograph.user_factors]
+size = 64
+steps = 50
+kmeans_iterations = 5
+
+[knowledge.autograph.item_factors]
+size = 64
+steps = 50
+kmeans_iterations = 5
+
+[knowledge.autograph.network]
+slices = 2
+
 [knowledge.autograph.fitting]
-epochs = 2
+epochs = 1
+refit = false
 
 [knowledge.marc.compression]
 epochs = 1
+
+[training.tree]
+trees = 20
 """
 
 

@@ -69,7 +69,7 @@ def item_blobs(draw: st.DrawFn) -> tuple[list[bytes | None], list[str]]:
     return blobs, owners
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(knowledge_blobs())
 def test_knowledge_is_read_as_one_by_one(given: tuple[list[bytes | None], list[str]]) -> None:
     blobs, owners = given
@@ -90,7 +90,7 @@ def test_knowledge_is_read_as_one_by_one(given: tuple[list[bytes | None], list[s
     assert read.vectors.dtype == np.float32
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(item_blobs())
 def test_items_are_read_as_one_by_one(given: tuple[list[bytes | None], list[str]]) -> None:
     blobs, owners = given

@@ -56,7 +56,7 @@ def contents_of(space: Space, records: list[KnowledgeRecord]) -> list[bytes]:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(knowledge())
 def test_knowledge_is_packed_as_one_by_one(given: tuple[Space, list[KnowledgeRecord]]) -> None:
     space, records = given
@@ -169,7 +169,7 @@ CELLS = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.text(st.characters(exclude_categories=()), max_size=4), st.dictionaries(st.text(max_size=4), CELLS, max_size=4)
 )

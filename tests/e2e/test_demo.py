@@ -26,24 +26,32 @@ def demo(installation: Installation, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow(small="tests/e2e/test_demo.py::test_a_demo_shows_a_live_answer_and_ctrl_c_ends_it_and_its_service")
 def test_the_check_passes_and_shows_a_live_answer(installation: Installation) -> None:
+    """CI has run ``make demo-check`` before any test."""
     process = demo(installation, "--check")
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "demo-check: passed" in output
+    assert_shows_a_live_answer(output)
+
+
+def assert_shows_a_live_answer(output: str) -> None:
     assert re.search(r"a live call to smollm2.*\n  asked .*\n", output)
     assert "timing_ms" in output
 
 
-def test_ctrl_c_ends_the_demo_and_its_service(installation: Installation) -> None:
+def test_a_demo_shows_a_live_answer_and_ctrl_c_ends_it_and_its_service(installation: Installation) -> None:
     process = demo(installation)
     assert process.stdout is not None
-    url = None
+    url, output = None, ""
     for line in process.stdout:
+        output += line
         if serving := re.match(r"Serving on (\S+);", line):
             url = serving[1]
             break
-    assert url is not None
+    assert url is not None, output
+    assert_shows_a_live_answer(output)
     assert httpx2.get(f"{url}/readyz", timeout=5.0).status_code == 200
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does: every process of the group gets it
     rest, _ = process.communicate(timeout=60)

@@ -27,6 +27,11 @@ COMMANDS = [
 ]
 PARTIAL = 3
 """Exit status of a first refresh: what the language model has to be asked is left."""
+FEW_CANDIDATES = """
+[training.choice]
+candidates = ["tree", "din"]
+"""
+"""What is not followed word by word: each candidate is exported, which takes most of the time."""
 
 
 def test_the_page_begins_with_init_refresh_and_serve() -> None:
@@ -39,13 +44,13 @@ def test_the_page_begins_with_init_refresh_and_serve() -> None:
 def test_two_files_become_ranked_answers(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    books = shop(users=300, items=600, events=6_000)
+    books = shop(users=100, items=150, events=2_500)
     write(data / "ratings.csv", ("reader_id", "book_id", "stars", "rated_at"), books.interactions)
     write(data / "books.csv", ("book_id", "title", "subjects", "published"), books.items)
     shown = [
         (reader, at, place + 1, book, int(place == at % 5))
         for reader, _, _, at in books.interactions[-500:]
-        for place, book in enumerate(f"b{(at // 600 * 7 + place * 11) % 600}" for place in range(5))
+        for place, book in enumerate(f"b{(at // 600 * 7 + place * 11) % 150}" for place in range(5))
     ]
     write(tmp_path / "impressions.csv", ("reader_id", "shown_at", "position", "book_id", "clicked"), shown)
     answers = [json.loads(output) for output in followed(tmp_path, COMMANDS)]
@@ -73,6 +78,9 @@ def followed(folder: Path, commands: Sequence[Sequence[str]]) -> Iterator[str]:
                 job = child_python(*command[1:])
                 result = subprocess.run(job, cwd=folder, env=environment, capture_output=True, text=True, check=False)
                 assert result.returncode in (0, PARTIAL), result.stdout + result.stderr
+                if command[3] == "init":
+                    with (folder / "configs" / "books.toml").open("a") as file:
+                        file.write(FEW_CANDIDATES)
 
 
 def answered(url: str, request: Sequence[str]) -> str:

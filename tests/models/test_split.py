@@ -30,7 +30,11 @@ from tests.models.tiny import ALL, Kind
 from tests.parts import split_model, write_parts
 from tests.service.tiny_model import artifact_manifest, model_bytes
 
-WITHOUT_KNOWLEDGE = tuple((kind, ()) for kind in (("dcnv2", "target"), ("lifelong", "target")))
+SMALL = "tests/models/test_split.py::test_every_kind_of_model_scores_the_same_in_parts"
+WITHOUT_KNOWLEDGE = (
+    (("dcnv2", "target"), ()),
+    pytest.param(("lifelong", "target"), (), marks=pytest.mark.slow(small=SMALL)),
+)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,14 @@
-"""Which Redis URLs the service starts with, and what a server may do to a connection: over a socket and over TLS, on
-both event loops."""
+"""Which Redis URLs the service starts with, and what a server may do to a connection: over a socket and over TLS."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import redis
-import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -25,8 +22,6 @@ from service.ranking.deadline import Deadline
 from service.redis import RedisLink, check_url
 from service.settings import Settings, SettingsError
 from tests.service.fake_redis import server
-
-RUNNERS: list[Callable[[Coroutine[Any, Any, None]], None]] = [asyncio.run, uvloop.run]
 
 
 @pytest.fixture(scope="module")
@@ -48,34 +43,26 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
     return context
 
 
-@pytest.mark.parametrize("run", RUNNERS)
-def test_connections_with_tls(run: Callable[..., None], certificate: ssl.SSLContext) -> None:
-    async def story() -> None:
-        async with server(lambda command: b"$100000\r\n" + b"x" * 100_000 + b"\r\n", certificate) as port:
-            link = RedisLink(f"rediss://127.0.0.1:{port}?ssl_cert_reqs=none&ssl_check_hostname=false", 1)
-            for _ in range(3):
-                assert await link.round_trip([("GET", "a")] * 3, Deadline(10)) == [b"x" * 100_000] * 3
-            await link.close()
-
-    run(story())
+async def test_connections_with_tls(certificate: ssl.SSLContext) -> None:
+    async with server(lambda command: b"$100000\r\n" + b"x" * 100_000 + b"\r\n", certificate) as port:
+        link = RedisLink(f"rediss://127.0.0.1:{port}?ssl_cert_reqs=none&ssl_check_hostname=false", 1)
+        for _ in range(3):
+            assert await link.round_trip([("GET", "a")] * 3, Deadline(10)) == [b"x" * 100_000] * 3
+        await link.close()
 
 
-@pytest.mark.parametrize("run", RUNNERS)
-def test_replies_come_in_order_and_refusals_in_their_place(run: Callable[..., None]) -> None:
-    async def story() -> None:
-        def answer(command: list[bytes]) -> bytes:
-            return b"-WRONGTYPE no\r\n" if command[1] == b"bad" else b"$%d\r\n%b\r\n" % (len(command[1]), command[1])
+async def test_replies_come_in_order_and_refusals_in_their_place() -> None:
+    def answer(command: list[bytes]) -> bytes:
+        return b"-WRONGTYPE no\r\n" if command[1] == b"bad" else b"$%d\r\n%b\r\n" % (len(command[1]), command[1])
 
-        async with server(answer) as port:
-            link = RedisLink(f"redis://:secret@127.0.0.1:{port}/3", 2)
-            first, refusal, last = await link.round_trip([("GET", "a"), ("GET", "bad"), ("GET", "c")], Deadline(10))
-            assert (first, str(refusal), last) == (b"a", "WRONGTYPE no", b"c")
-            both = await asyncio.gather(*(link.round_trip([("GET", f"k{at}")], Deadline(10)) for at in range(20)))
-            assert both == [[f"k{at}".encode()] for at in range(20)]
-            assert len(link._connections) <= 2
-            await link.close()
-
-    run(story())
+    async with server(answer) as port:
+        link = RedisLink(f"redis://:secret@127.0.0.1:{port}/3", 2)
+        first, refusal, last = await link.round_trip([("GET", "a"), ("GET", "bad"), ("GET", "c")], Deadline(10))
+        assert (first, str(refusal), last) == (b"a", "WRONGTYPE no", b"c")
+        both = await asyncio.gather(*(link.round_trip([("GET", f"k{at}")], Deadline(10)) for at in range(20)))
+        assert both == [[f"k{at}".encode()] for at in range(20)]
+        assert len(link._connections) <= 2
+        await link.close()
 
 
 def clients(store: redis.Redis) -> set[str]:
@@ -85,92 +72,69 @@ def clients(store: redis.Redis) -> set[str]:
 
 
 @pytest.mark.own_valkey
-@pytest.mark.parametrize("run", RUNNERS)
-def test_no_connection_is_left_when_the_link_is_closed(run: Callable[..., None], valkey: str) -> None:
+async def test_no_connection_is_left_when_the_link_is_closed(valkey: str) -> None:
     """A client that stops leaves nothing behind that Redis would still count among its clients."""
-
-    async def story() -> None:
-        with redis.Redis.from_url(valkey) as other:
-            before = clients(other)
-            link = RedisLink(valkey, 4)
-            await asyncio.gather(*(link.round_trip([("GET", "a")], Deadline(10)) for _ in range(8)))
-            ours = clients(other) - before
-            assert len(ours) == 4
-            await link.close()
-            assert not ours & clients(other)
-
-    run(story())
+    with redis.Redis.from_url(valkey) as other:
+        before = clients(other)
+        link = RedisLink(valkey, 4)
+        await asyncio.gather(*(link.round_trip([("GET", "a")], Deadline(10)) for _ in range(8)))
+        ours = clients(other) - before
+        assert len(ours) == 4
+        await link.close()
+        assert not ours & clients(other)
 
 
-@pytest.mark.parametrize("run", RUNNERS)
 @pytest.mark.parametrize("reply", [b"", b"what?\r\n"])
-def test_a_connection_that_breaks_is_replaced(run: Callable[..., None], reply: bytes) -> None:
-    async def story() -> None:
-        replies = [b"+1\r\n", reply, b"+2\r\n"]
-        async with server(lambda command: replies.pop(0)) as port:
-            link = RedisLink(f"redis://127.0.0.1:{port}", 1)
-            assert await link.round_trip([("GET", "a")], Deadline(10)) == [b"1"]
-            with pytest.raises(RedisUnavailable):
-                await link.round_trip([("GET", "a")], Deadline(10))
-            assert len(link._connections) == 0
-            assert await link.round_trip([("GET", "a")], Deadline(10)) == [b"2"]
-            await link.close()
-
-    run(story())
+async def test_a_connection_that_breaks_is_replaced(reply: bytes) -> None:
+    replies = [b"+1\r\n", reply, b"+2\r\n"]
+    async with server(lambda command: replies.pop(0)) as port:
+        link = RedisLink(f"redis://127.0.0.1:{port}", 1)
+        assert await link.round_trip([("GET", "a")], Deadline(10)) == [b"1"]
+        with pytest.raises(RedisUnavailable):
+            await link.round_trip([("GET", "a")], Deadline(10))
+        assert len(link._connections) == 0
+        assert await link.round_trip([("GET", "a")], Deadline(10)) == [b"2"]
+        await link.close()
 
 
-@pytest.mark.parametrize("run", RUNNERS)
-def test_one_reply_too_many_ends_the_connection(run: Callable[..., None]) -> None:
+async def test_one_reply_too_many_ends_the_connection() -> None:
     """Otherwise everybody would get the reply before theirs."""
-
-    async def story() -> None:
-        async with server(lambda command: b"$1\r\n%b\r\n" % command[1] * (2 if command[1] == b"a" else 1)) as port:
-            link = RedisLink(f"redis://127.0.0.1:{port}", 1)
-            for value in (b"a", b"b", b"a", b"c"):
-                assert await link.round_trip([("GET", value)], Deadline(10)) == [value]
-                await asyncio.sleep(0.02)
-            await link.close()
-
-    run(story())
+    async with server(lambda command: b"$1\r\n%b\r\n" % command[1] * (2 if command[1] == b"a" else 1)) as port:
+        link = RedisLink(f"redis://127.0.0.1:{port}", 1)
+        for value in (b"a", b"b", b"a", b"c"):
+            assert await link.round_trip([("GET", value)], Deadline(10)) == [value]
+            await asyncio.sleep(0.02)
+        await link.close()
 
 
-@pytest.mark.parametrize("run", RUNNERS)
-def test_a_server_that_loads_its_data_is_not_there(run: Callable[..., None]) -> None:
-    async def story() -> None:
-        async with server(lambda command: b"-LOADING Redis is loading the dataset in memory\r\n") as port:
-            link = RedisLink(f"redis://127.0.0.1:{port}", 1)
-            with pytest.raises(RedisUnavailable, match="LOADING"):
-                await link.round_trip([("GET", "a")], Deadline(10))
-            await link.close()
-            with pytest.raises(RedisUnavailable, match="closed"):
-                await link.round_trip([("GET", "a")], Deadline(10))
-
-    run(story())
+async def test_a_server_that_loads_its_data_is_not_there() -> None:
+    async with server(lambda command: b"-LOADING Redis is loading the dataset in memory\r\n") as port:
+        link = RedisLink(f"redis://127.0.0.1:{port}", 1)
+        with pytest.raises(RedisUnavailable, match="LOADING"):
+            await link.round_trip([("GET", "a")], Deadline(10))
+        await link.close()
+        with pytest.raises(RedisUnavailable, match="closed"):
+            await link.round_trip([("GET", "a")], Deadline(10))
 
 
-@pytest.mark.parametrize("run", RUNNERS)
-def test_connections_to_a_server_that_is_no_primary_any_more_are_closed(run: Callable[..., None]) -> None:
+async def test_connections_to_a_server_that_is_no_primary_any_more_are_closed() -> None:
     """All that are kept: the name that they were made by leads to another server now."""
+    primary = True
 
-    async def story() -> None:
+    def answer(command: list[bytes]) -> bytes:
+        return b"+OK\r\n" if primary else b"-READONLY You can't write against a read only replica.\r\n"
+
+    async with server(answer) as port:
+        link = RedisLink(f"redis://127.0.0.1:{port}", 3)
+        await asyncio.gather(*(link.round_trip([("SET", "a", "b")], Deadline(10)) for _ in range(3)))
+        assert len(link._free) == 3
+        primary = False
+        with pytest.raises(RedisUnavailable, match="READONLY"):
+            await link.round_trip([("SET", "a", "b")], Deadline(10))
+        assert (link._free, link._connections) == ([], set())
         primary = True
-
-        def answer(command: list[bytes]) -> bytes:
-            return b"+OK\r\n" if primary else b"-READONLY You can't write against a read only replica.\r\n"
-
-        async with server(answer) as port:
-            link = RedisLink(f"redis://127.0.0.1:{port}", 3)
-            await asyncio.gather(*(link.round_trip([("SET", "a", "b")], Deadline(10)) for _ in range(3)))
-            assert len(link._free) == 3
-            primary = False
-            with pytest.raises(RedisUnavailable, match="READONLY"):
-                await link.round_trip([("SET", "a", "b")], Deadline(10))
-            assert (link._free, link._connections) == ([], set())
-            primary = True
-            assert await link.round_trip([("SET", "a", "b")], Deadline(10)) == [b"OK"]
-            await link.close()
-
-    run(story())
+        assert await link.round_trip([("SET", "a", "b")], Deadline(10)) == [b"OK"]
+        await link.close()
 
 
 async def test_after_a_refusal_it_is_not_asked_again_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,21 +160,17 @@ async def test_replies_are_those_of_resp2_whatever_the_url_says(valkey: str, sto
     await link.close()
 
 
-@pytest.mark.parametrize("run", RUNNERS)
-def test_a_connection_that_was_closed_while_it_was_idle_is_not_used(run: Callable[..., None]) -> None:
-    async def story() -> None:
-        replies = [b"+1\r\n", b"+2\r\n"]
-        async with server(lambda command: replies.pop(0)) as port:
-            link = RedisLink(f"redis://127.0.0.1:{port}", 1)
-            await link.round_trip([("GET", "a")], Deadline(10))
-            (connection,) = link._connections
-            connection._transport.abort()
-            await asyncio.sleep(0.05)
-            assert await link.round_trip([("GET", "a")], Deadline(10)) == [b"2"]
-            assert len(link._connections) == 1
-            await link.close()
-
-    run(story())
+async def test_a_connection_that_was_closed_while_it_was_idle_is_not_used() -> None:
+    replies = [b"+1\r\n", b"+2\r\n"]
+    async with server(lambda command: replies.pop(0)) as port:
+        link = RedisLink(f"redis://127.0.0.1:{port}", 1)
+        await link.round_trip([("GET", "a")], Deadline(10))
+        (connection,) = link._connections
+        connection._transport.abort()
+        await asyncio.sleep(0.05)
+        assert await link.round_trip([("GET", "a")], Deadline(10)) == [b"2"]
+        assert len(link._connections) == 1
+        await link.close()
 
 
 async def test_redis_py_has_the_transport_where_it_is_taken_from(valkey: str) -> None:

@@ -31,7 +31,7 @@ SCHEMA = data_set.SCHEMA.model_copy(update={"running": RunningSpec(half_lives_da
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
-    return synthetic(tmp_path_factory.mktemp("synthetic"), seed=11, users=25, items=15, events=30)
+    return synthetic(tmp_path_factory.mktemp("synthetic"), seed=11, users=12, items=15, events=30)
 
 
 @pytest.fixture(scope="module")

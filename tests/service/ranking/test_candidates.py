@@ -36,7 +36,7 @@ KINDS = pytest.mark.parametrize(
 )
 
 
-def draws(explore: Epsilon | PlackettLuce, count: int = 20_000, last: np.ndarray | None = None) -> list[Order]:
+def draws(explore: Epsilon | PlackettLuce, count: int = 6_000, last: np.ndarray | None = None) -> list[Order]:
     random = np.random.default_rng(0)
     return [draw_head(order_by(SCORES, last), SCORES, explore, last, random) for _ in range(count)]
 

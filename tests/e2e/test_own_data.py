@@ -27,11 +27,6 @@ COMMANDS = [
 ]
 PARTIAL = 3
 """Exit status of a first refresh: what the language model has to be asked is left."""
-FEW_CANDIDATES = """
-[training.choice]
-candidates = ["tree", "din"]
-"""
-"""What is not followed word by word: each candidate is exported, which takes most of the time."""
 
 
 def test_the_page_begins_with_init_refresh_and_serve() -> None:
@@ -78,9 +73,6 @@ def followed(folder: Path, commands: Sequence[Sequence[str]]) -> Iterator[str]:
                 job = child_python(*command[1:])
                 result = subprocess.run(job, cwd=folder, env=environment, capture_output=True, text=True, check=False)
                 assert result.returncode in (0, PARTIAL), result.stdout + result.stderr
-                if command[3] == "init":
-                    with (folder / "configs" / "books.toml").open("a") as file:
-                        file.write(FEW_CANDIDATES)
 
 
 def answered(url: str, request: Sequence[str]) -> str:

@@ -34,12 +34,9 @@ from offline.publish.staging import Contents
 from offline.publish.undo import JOURNAL_FILE, Journal
 from offline.training.report import TrainingReport
 from offline.training.run import train
-from tests.exports import graphs_are_shared
 from tests.offline.graphs import popular
 from tests.parts import write_parts
 from tests.synthetic import Synthetic, synthetic
-
-__all__ = ["graphs_are_shared"]  # a fixture, by its import
 
 _numbers = itertools.count()
 

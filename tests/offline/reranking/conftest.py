@@ -15,14 +15,11 @@ from offline.jobs.steps import Job
 from offline.reranking.prepared import FOLDER, Prepared, prepare
 from offline.reranking.run import tune_reranker
 from offline.training.report import TrainingReport
-from tests.exports import graphs_are_shared
 from tests.offline.knowledge.fakes import HashEncoder
 from tests.offline.pipeline import pipeline
 from tests.offline.reranking.fakes import SETTINGS, model
 from tests.offline.reranking.trained import TrainedJob, trained
 from tests.synthetic import synthetic
-
-__all__ = ["graphs_are_shared"]  # a fixture, by its import
 
 
 @dataclass(frozen=True)

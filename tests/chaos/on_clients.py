@@ -346,6 +346,7 @@ def document_kept(stand: Stand) -> Outcome:
 @row(PART, "bytes that are not quite what a parser expects: heads, bodies, settings, files, Redis' and vLLM's replies")
 def odd_bytes(stand: Stand) -> Outcome:
     return stand.tests(
-        "tests/contract/test_damage.py", "tests/service/api/test_bodies.py", "tests/service/server/test_connection.py",
-        "tests/offline/test_config.py", "tests/offline/impressions/test_reading.py",
+        "tests/contract/test_damage.py", "tests/service/test_damage.py", "tests/service/api/test_bodies.py",
+        "tests/service/server/test_connection.py", "tests/offline/test_config.py",
+        "tests/offline/impressions/test_reading.py", "tests/offline/data/test_own_files.py",
     )  # fmt: skip

@@ -19,15 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.on_processes import PATIENT_MS, started
 from tests.chaos.rows import Outcome, row
-from tests.chaos.stand import ROOT, Service, Stand, TroubleError, eventually, url_of
+from tests.chaos.stand import ROOT, Service, Stand, TroubleError, eventually
 from tests.chaos.traffic import ANSWER_SECONDS, Traffic, User
 from tests.service.tiny import ITEMS, TinyItem
 
 PART = "Clients"
-
-PATIENT_MS = 5000.0
-"""A deadline that busy neighbours of the machine do not miss."""
 
 HEAD = b"POST /v1/rank HTTP/1.1\r\nHost: lorank\r\n"
 MEBIBYTE = 2**20
@@ -71,13 +69,6 @@ def is_said(value):
 def filter_body(context, body):
     return is_said(body)
 '''
-
-
-def started(stand: Stand, **settings: Any) -> Service:
-    """A service with the users of the stand."""
-    server = stand.valkey()
-    stand.install(server.client)
-    return stand.serve(url_of(server), **settings)
 
 
 def request_of(user: User, chosen: list[TinyItem], request_id: str = "", headers: bytes = b"") -> bytes:
@@ -180,7 +171,7 @@ class Readers:
         for _ in asked[1:]:
             next(self._numbers)
         raw = b"".join(request_of(user, chosen) for user, chosen in asked)
-        leaving = dice.choice(("", "", "", "sending", "waiting", "reading"))
+        leaving = dice.choice(("", "", "", "", "", "sending", "waiting", "reading"))
         began = time.monotonic()
         writer.write(raw[: dice.randrange(len(raw))] if leaving == "sending" else raw)
         if leaving in ("sending", "waiting"):
@@ -323,7 +314,7 @@ def document_kept(stand: Stand) -> Outcome:
     (folder / "said.py").write_text(SAID)
     (folder / "schemathesis.toml").write_text(SCHEMATHESIS)
     options = {
-        "checks": "all", "seed": 1, "max-examples": 100, "max-time": 90, "request-timeout": 60,
+        "checks": "all", "seed": 1, "max-examples": 100, "request-timeout": 60,
         "generation-database": "none", "report": "json", "report-json-path": folder / "report.json",
     }  # fmt: skip
     command = [str(program), "run", f"http://127.0.0.1:{service.port}/openapi.json", "--no-color"]
@@ -345,8 +336,11 @@ def document_kept(stand: Stand) -> Outcome:
 
 @row(PART, "bytes that are not quite what a parser expects: heads, bodies, settings, files, Redis' and vLLM's replies")
 def odd_bytes(stand: Stand) -> Outcome:
+    connections, own_files = "tests/service/server/test_connection.py", "tests/offline/data/test_own_files.py"
     return stand.tests(
         "tests/contract/test_damage.py", "tests/service/test_damage.py", "tests/service/api/test_bodies.py",
-        "tests/service/server/test_connection.py", "tests/offline/test_config.py",
-        "tests/offline/impressions/test_reading.py", "tests/offline/data/test_own_files.py",
+        "tests/offline/impressions/test_reading.py", f"{own_files}::test_any_file_is_read_or_refused",
+        f"{own_files}::test_a_parquet_file_that_is_cut_or_goes_on_is_read_or_refused",
+        f"{connections}::test_whatever_a_caller_sends_is_answered_or_refused",
+        "tests/offline/test_config.py::test_whatever_a_file_holds_is_a_configuration_or_refused",
     )  # fmt: skip

@@ -326,6 +326,8 @@ def document_kept(stand: Stand) -> Outcome:
     if ended.returncode:
         print(ended.stdout)
     report = json.loads((folder / "report.json").read_bytes())
+    if report["operations"]["tested"] != report["operations"]["total"]:
+        raise TroubleError(f"not all routes were called: {report['operations']}")
     return Outcome(
         tests=report["test_cases"]["generated"],
         tests_failed=report["test_cases"]["unique_failures"],

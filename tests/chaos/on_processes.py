@@ -176,7 +176,7 @@ def slow_imports(stand: Stand) -> Outcome:
     (stand.folder / "sitecustomize.py").write_text(SLOW_IMPORT.format(seconds=12))
     late = ("env", f"PYTHONPATH={stand.folder}:{ROOT}")
     service = started(stand, late, ready=False, workers=2)
-    eventually(lambda: len(workers_of(service)) == 2, "there are no two workers")
+    eventually(lambda: len(workers_of(service)) == 2, "there are no two workers", 120.0)
     first = workers_of(service)
     seconds = service.becomes_ready()
     traffic = stand.traffic(service, deadline_ms=PATIENT_MS)

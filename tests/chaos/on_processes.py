@@ -262,7 +262,7 @@ def overload(stand: Stand) -> Outcome:
         if beyond
     ]
     calm = statistics.median(run["calm_p99"] for run in rounds)
-    told = f"{share:.0%} ({min(shares):.0%} to {max(shares):.0%}) of the capacity answered"
+    shares_said = f"{share:.0%} ({min(shares):.0%} to {max(shares):.0%}) of the capacity answered"
     return Outcome(
         requests=round(answered) + refused,
         refused=refused,
@@ -272,6 +272,6 @@ def overload(stand: Stand) -> Outcome:
         recovery_seconds=back,
         probes_failed=sum(run["probes_failed"] for run in rounds),
         missed=tuple(missed),
-        remark=f"{told}, p99 {p99:.1f} ({min(ratios):.1f} to {max(ratios):.1f}) times that of calm; medians of "
+        remark=f"{shares_said}, p99 {p99:.1f} ({min(ratios):.1f} to {max(ratios):.1f}) times that of calm; medians of "
         f"{len(rounds)} rounds",
     )

@@ -100,7 +100,8 @@ def is_cut(caller: socket.socket) -> bool:
 def half_sent(stand: Stand) -> Outcome:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    service = started(stand, **({"header_seconds": 2, "body_seconds": 3} if stand.short else {}))
+    limits: dict[str, Any] = {"header_seconds": 2, "body_seconds": 3} if stand.short else {}
+    service = started(stand, **limits)
     traffic = stand.traffic(service, deadline_ms=PATIENT_MS)
     parts = [b""] * 450 + [HEAD] * 450 + [HEAD + b"Content-Length: 99999\r\n\r\n" + b"a" * 50_000] * 60 + [HEAD] * 4
     with traffic.trouble(), ExitStack() as stack:
@@ -310,7 +311,7 @@ def document_kept(stand: Stand) -> Outcome:
     program = Path(os.environ.get("BENCH_ENV", ROOT / "var/bench-env")) / "bin/st"
     if not program.exists():
         raise TroubleError(f"{program} is not there: `make chaos` installs bench/requirements.txt, and it with them")
-    service, folder = started(stand, max_deadline_ms=30_000, default_deadline_ms=30_000), stand.folder
+    service, folder = started(stand, default_deadline_ms=PATIENT_MS), stand.folder
     (folder / "said.py").write_text(SAID)
     (folder / "schemathesis.toml").write_text(SCHEMATHESIS)
     options = {

@@ -23,7 +23,7 @@ from tests.chaos.traffic import CALLERS, PRIOR
 PART = "Processes"
 LESS = frozenset({"no_knowledge", "no_features"})
 
-PATIENT_MS, PATIENT_QUEUE_MS = 5000.0, 200_000.0
+PATIENT_MS, PATIENT_QUEUE_MS = 20_000.0, 200_000.0
 """A deadline, and a time to wait for one's turn, that busy neighbours of the machine do not exceed."""
 
 KEPT = (
@@ -53,7 +53,8 @@ def started(stand: Stand, wrapper: Sequence[str] = (), **settings: Any) -> Servi
     """A service with the users of the stand, whose requests may wait long. ``settings`` as ``Stand.serve``."""
     server = stand.valkey()
     stand.install(server.client)
-    return stand.serve(url_of(server), wrapper, **({"queue_ms": PATIENT_QUEUE_MS} | settings))
+    patient = {"queue_ms": PATIENT_QUEUE_MS, "max_deadline_ms": PATIENT_MS}
+    return stand.serve(url_of(server), wrapper, **(patient | settings))
 
 
 def workers_of(service: Service) -> set[int]:

@@ -50,9 +50,10 @@ class SlotTable:
                 (int(first), int(last), Shard(_host(primary, asked), tuple(_host(node, asked) for node in replicas)))
                 for first, last, primary, *replicas in reply
             ]
-        except (TypeError, ValueError, LookupError):
+        except (TypeError, ValueError, LookupError, AttributeError):
             return None
-        return cls(shards) if shards else None
+        fits = all(0 <= first <= last < REDIS_CLUSTER_HASH_SLOTS for first, last, _ in shards)
+        return cls(shards) if shards and fits else None
 
     def shard(self, slot: int) -> Shard | None:
         """None if nobody has the slot."""

@@ -115,7 +115,7 @@ def _parquet(path: Path, table: TableConfig, problems: Problems) -> Part | None:
     try:
         frame = pl.read_parquet(path, hive_partitioning=False)
         frame = frame.cast({pl.Categorical: pl.String, pl.Enum: pl.String})
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         problems.add("file_damaged", Place(str(path), note=first_line(error)))
         return None
     problems.bad_rows.allow(str(path), table.bad_rows_at_most, len(frame))

@@ -63,7 +63,7 @@ class OpenAIBackend:
             raise self._failure(response)
         try:
             return _parse(response.json())
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, OverflowError, RecursionError) as error:
             # a proxy's error page or a half-started server answers 200 with something else
             raise TransientError(f"{self._url} answered something else: {self._excerpt(response)}") from error
 

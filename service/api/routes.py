@@ -15,7 +15,7 @@ from fastapi import Request
 from msgspec import UNSET
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Match, Route
 
 from service.api import answers, parsing
@@ -249,10 +249,27 @@ def mount(app: FastPathApp, limits: Limits) -> None:
         answer = app.fast["POST", path] = _answered(path, endpoint)
         app.post(path, openapi_extra=_documented(body, reply))(answer)
     for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics), ("/v1/status", status)):
-        app.get(path)(_answered(path, endpoint))
+        app.get(path, **_PAGES.get(path, {}))(_answered(path, endpoint))
         app.head(path, include_in_schema=False)(_answered(path, endpoint))
     app.add_exception_handler(HTTPException, _unrouted)
     app.schemas = openapi_schemas(limits)
+
+
+def _schema(name: str) -> dict[str, Any]:
+    return {"$ref": REFERENCE.format(name=name)}
+
+
+def _answer(text: str, name: str) -> dict[str, Any]:
+    return {"description": text, "content": {"application/json": {"schema": _schema(name)}}}
+
+
+_PAGES: Mapping[str, Mapping[str, Any]] = {
+    "/metrics": {"response_class": PlainTextResponse},
+    "/readyz": {
+        "openapi_extra": {"responses": {"503": _answer("No release is loaded, or it is leaving", "ErrorReply")}}
+    },
+}
+"""What the OpenAPI page cannot know of routes that are looked at."""
 
 
 def _documented(body: dict[str, Any], reply: str) -> dict[str, Any]:
@@ -270,12 +287,5 @@ def _documented(body: dict[str, Any], reply: str) -> dict[str, Any]:
     }
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-        "responses": {
-            str(code): {"description": text, "content": {"application/json": {"schema": _schema(name)}}}
-            for code, (text, name) in answered.items()
-        },
+        "responses": {str(code): _answer(text, name) for code, (text, name) in answered.items()},
     }
-
-
-def _schema(name: str) -> dict[str, Any]:
-    return {"$ref": REFERENCE.format(name=name)}

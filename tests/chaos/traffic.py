@@ -76,6 +76,7 @@ class Traffic:
     """Requests of all users from when the context is entered until it is left.
 
     ``offsets``: what releases that may be live add to the logit of every score.
+    ``until_refused``: who is refused a connection calls no more, and lost nothing.
     """
 
     port: int
@@ -85,6 +86,7 @@ class Traffic:
     deadline_ms: float | None = None
     callers: int = CALLERS
     body: Mapping[str, Any] = field(default_factory=dict)
+    until_refused: bool = False
     answers: list[Answered] = field(default_factory=list)
     probes: Counter[bool] = field(default_factory=Counter)
     trouble_began: float | None = None
@@ -112,6 +114,11 @@ class Traffic:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether anybody still calls."""
+        return any(thread.is_alive() for thread in self._threads)
 
     @contextmanager
     def trouble(self) -> Iterator[None]:
@@ -183,21 +190,24 @@ class Traffic:
             except (OSError, http.client.HTTPException) as error:
                 client.close()
                 client = None
-                self._note(began, "failed", remark=type(error).__name__)
+                if self.until_refused and isinstance(error, ConnectionRefusedError):
+                    return
+                self.note(began, "failed", remark=type(error).__name__)
                 continue
-            self._judge(began, user, chosen, status, content)
+            self.judge(began, user, chosen, status, content)
         if client is not None:
             client.close()
 
-    def _judge(self, began: float, user: User, chosen: Sequence[TinyItem], status: int, content: bytes) -> None:
+    def judge(self, began: float, user: User, chosen: Sequence[TinyItem], status: int, content: bytes) -> None:
+        """Note the answer to a request for a user's ``chosen`` items that was sent at ``began``."""
         document = json.loads(content)
         if status in (429, 503) and document["error"].get("retry_after_ms"):
-            self._note(began, "refused")
+            self.note(began, "refused")
         elif status != 200:
-            self._note(began, "failed", remark=f"{status} {document['error']['code']}")
+            self.note(began, "failed", remark=f"{status} {document['error']['code']}")
         else:
             words = tuple(document["degraded"])
-            self._note(began, self._verdict(user, chosen, document, words), words)
+            self.note(began, self._verdict(user, chosen, document, words), words)
 
     def _verdict(
         self, user: User, chosen: Sequence[TinyItem], document: dict[str, Any], words: Sequence[str]
@@ -220,7 +230,8 @@ class Traffic:
             return "degraded" if words else "unsaid"
         return "wrong"
 
-    def _note(self, began: float, verdict: Verdict, words: tuple[str, ...] = (), remark: str = "") -> None:
+    def note(self, began: float, verdict: Verdict, words: tuple[str, ...] = (), remark: str = "") -> None:
+        """Note a request that was sent at ``began`` and is answered, or never will be."""
         self.answers.append(Answered(began, time.monotonic() - began, verdict, words, remark))
 
     def _probe(self) -> None:
@@ -229,7 +240,9 @@ class Traffic:
             try:
                 client.request("GET", "/healthz")
                 self.probes[client.getresponse().status == 200] += 1
-            except (OSError, http.client.HTTPException):
+            except (OSError, http.client.HTTPException) as error:
+                if self.until_refused and isinstance(error, ConnectionRefusedError):
+                    return
                 self.probes[False] += 1
             finally:
                 client.close()

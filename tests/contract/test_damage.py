@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from models.contract.artifact import METADATA_KEY, ArtifactError, ArtifactManifest, RefusedModel
+from models.contract.artifact import METADATA_KEY, ArtifactError, ArtifactManifest, RefusedModel, ReleaseManifest
 from models.contract.bulk import item_rows, knowledge_rows
 from models.contract.events import EVENT_BYTES, Interaction, unpack_history
 from models.contract.experiments import ExperimentsError, parse_experiments
@@ -22,7 +23,7 @@ from models.contract.reranker import RerankerError, RerankerManifest
 from models.contract.snapshot import change, changed_items, file_of, read_columns
 from tests.conftest import ROOT
 from tests.contract.golden import EXPOSURE, INTERACTION, ITEM, KNOWLEDGE, PROFILE, SCHEMA, SPACE
-from tests.contract.test_artifact import ARTIFACT_JSON
+from tests.contract.test_artifact import ARTIFACT_JSON, RELEASE
 from tests.contract.test_reranker import MANIFEST
 from tests.damage import FEW, damaged, unless
 
@@ -88,6 +89,12 @@ def test_entries_of_changes(items: bytes, version: bytes) -> None:
 def test_manifests_of_models(document: bytes) -> None:
     text = document.decode("utf-8", "surrogateescape")
     unless(ArtifactError, ArtifactManifest.from_metadata, {METADATA_KEY: text})
+
+
+@FEW
+@given(damaged(RELEASE.to_json().encode()))
+def test_manifests_of_releases(document: bytes) -> None:
+    unless(ValidationError, ReleaseManifest.model_validate_json, document)
 
 
 @FEW

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from offline.data.catalogue import DataError
 from offline.data.rules import RULES
+from tests.damage import FEW
 from tests.offline.data import shop
 
 HEADER = "reader,book,stars,at\n"
@@ -338,6 +339,18 @@ def test_any_file_is_read_or_refused(tmp_path: Path, content: str | bytes) -> No
     encoded = content if isinstance(content, bytes) else (HEADER + content).encode()
     (tmp_path / "ratings.csv").write_bytes(encoded)
     report = shop.source(tmp_path).check(shop.SCHEMA)
+    assert all("\n" not in line for line in (*report.errors, *report.warnings))
+
+
+@FEW
+@given(data=st.data())
+def test_a_parquet_file_that_is_cut_or_goes_on_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
+    """With any byte changed it is not tried here: polars may then ask for all memory, and end the process."""
+    shop.write(tmp_path, ".parquet")
+    path = tmp_path / "ratings.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))] + data.draw(st.binary(max_size=6)))
+    report = shop.source(tmp_path, ".parquet").check(shop.SCHEMA)
     assert all("\n" not in line for line in (*report.errors, *report.warnings))
 
 

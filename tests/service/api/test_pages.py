@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -29,9 +30,14 @@ async def test_the_openapi_document_is_whole(service: Running) -> None:
     assert {"400", "413", "422", "503"} <= set(rank["responses"])
     assert set(schemas["RankBody"]["required"]) == {"candidates"}
     assert schemas["RankBody"]["additionalProperties"] is False
-    assert schemas["CandidateBody"]["properties"]["id"]["anyOf"][1] == {"type": "integer"}
+    text, number = schemas["CandidateBody"]["properties"]["id"]["anyOf"]
+    assert number == {"type": "integer"}
+    assert re.search(text["pattern"], "é 本\x80")
+    assert not re.search(text["pattern"], "a\x7f")
     feedback = document["paths"]["/v1/feedback"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert len(feedback["anyOf"]) == 2
+    assert list(document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
+    assert set(document["paths"]["/readyz"]["get"]["responses"]) == {"200", "503"}
     assert (await service.http.get("/docs")).status_code == 200
 
 

@@ -88,9 +88,9 @@ def _run(row: Row, folder: Path, *, short: bool) -> bool:
 
 def _words(outcome: Outcome) -> str:
     """What is not as it always is."""
-    told = outcome.model_dump(exclude_defaults=True)
+    fields = outcome.model_dump(exclude_defaults=True)
     return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in told.items()
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in fields.items()
     )
 
 

@@ -87,7 +87,7 @@ def all_serve(service: Service, count: int, without: int = 0) -> set[int]:
     return set(eventually(serving, f"{count} workers never served: {service.output.read_text()[-2000:]}", 120.0))
 
 
-def told_to_stop(stand: Stand, workers: int) -> Outcome:
+def stopped(stand: Stand, workers: int) -> Outcome:
     """SIGTERM, and a drain of two seconds."""
     service = started(stand, workers=workers, drain_seconds=2)
     if workers > 1:
@@ -104,13 +104,13 @@ def told_to_stop(stand: Stand, workers: int) -> Outcome:
 
 @row(PART, "one process: SIGTERM, LORANK_DRAIN_SECONDS=2; callers go on until they are refused a connection")
 def stopped_alone(stand: Stand) -> Outcome:
-    return told_to_stop(stand, 1)
+    return stopped(stand, 1)
 
 
 @row(PART, "three workers: SIGTERM, LORANK_DRAIN_SECONDS=2; callers go on until they are refused a connection",
      short=True)  # fmt: skip
 def stopped_workers(stand: Stand) -> Outcome:
-    return told_to_stop(stand, 3)
+    return stopped(stand, 3)
 
 
 @row(PART, "one of three workers is killed", OF_A_PROCESS, short=True, floor=KEPT)

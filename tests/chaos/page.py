@@ -115,9 +115,9 @@ class Page:
         words = ", ".join(f"`{word}`" for word in outcome.degraded)
         if outcome.tests:
             proof = f"{outcome.tests} tests"
-            told = "; ".join(text for text in (proof, outcome.remark) if text)
+            words_and_remark = "; ".join(text for text in (proof, outcome.remark) if text)
         else:
-            told = "; ".join(text for text in (words, outcome.remark) if text)
+            words_and_remark = "; ".join(text for text in (words, outcome.remark) if text)
         beyond = row.goal.missed_by(outcome)
         verdict = "met" if not beyond else f"**missed**: {', '.join(beyond)}"
         counts = ("requests", "failed", "refused", "wrong", "unsaid")
@@ -125,7 +125,7 @@ class Page:
         added = "" if outcome.added is None else f"{outcome.added:.1f}"
         back = "" if outcome.recovery_seconds is None else f"{outcome.recovery_seconds:.1f}"
         lost = f"{outcome.lost:,} of {outcome.accepted:,}" if outcome.accepted else ""
-        return (trouble, *numbers, added, back, lost, told, verdict)
+        return (trouble, *numbers, added, back, lost, words_and_remark, verdict)
 
 
 def save(name: str, seconds: float, outcome: Outcome, folder: Path = FOLDER) -> None:

@@ -1,0 +1,130 @@
+"""Interactions: what one request with many of them costs others, and what an accepted one is worth."""
+
+from __future__ import annotations
+
+import ctypes
+import http.client
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from models.contract.events import Interaction
+from tests.chaos.on_redis import LESS, MANY, PART, PATIENT_MS, Crowd, concluded
+from tests.chaos.rows import Goal, Outcome, row
+from tests.chaos.stand import Service, Stand, url_of
+from tests.chaos.traffic import Traffic
+from tests.servers import Server
+
+EVENTS, LONGEST = 1000, 11_250
+"""Events of a request, and of the longest history that there is at LORANK_HISTORY_MAX_EVENTS=10000."""
+
+ROUNDS = 7
+LOOKS = 20
+_CACHESTAT = 451
+
+
+class _Pages(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("cached", "dirty", "being_written", "evicted", "recent")]
+
+
+def unwritten_pages(file: Path) -> int | None:
+    """Pages of a file that the kernel has and the disk has not; None if it does not tell (Linux 6.5 does)."""
+    whole, pages = (ctypes.c_uint64 * 2)(0, 0), _Pages()
+    with file.open("rb") as opened:
+        call = ctypes.CDLL(None).syscall
+        refused = call(_CACHESTAT, opened.fileno(), ctypes.byref(whole), ctypes.byref(pages), 0)
+    return None if refused else int(pages.dirty + pages.being_written)
+
+
+def send(service: Service, user: str, count: int, first_ms: int) -> None:
+    """So many events of a user in one request."""
+    client = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
+    events = [{"user_id": user, "item_id": "a", "value": 5, "timestamp_ms": first_ms + at} for at in range(count)]
+    client.request("POST", "/v1/feedback", json.dumps({"events": events}))
+    response = client.getresponse()
+    content = response.read()
+    client.close()
+    assert response.status == 200, content
+
+
+def appended(server: Server) -> int:
+    """Bytes of the append-only file."""
+    info: Any = server.client.info("persistence")
+    return int(info["aof_current_size"])
+
+
+def slowest(traffic: Traffic, began: float, ended: float) -> float:
+    """Seconds of the slowest of the answers that were under way in a time."""
+    return max(each.seconds for each in traffic.answers if each.at <= ended and each.at + each.seconds >= began)
+
+
+@row(PART, f"one request of {EVENTS:,} events for a user whose history is full")
+def many_events_of_a_full_history(stand: Stand) -> Outcome:
+    server = stand.valkey("--auto-aof-rewrite-percentage", "0")
+    publisher = stand.install(server.client)
+    old = [Interaction(user_id="full", item_id="b", value=3, time_ms=at).pack() for at in range(LONGEST)]
+    service = stand.serve(url_of(server))
+    bytes_of: dict[str, int] = {}
+    seconds_of: dict[str, list[float]] = {"short": [], "full": []}
+
+    def fill() -> None:
+        publisher.redis.set(publisher.keys.user_history("full"), b"".join(old))
+
+    for user in seconds_of:
+        fill()
+        before = appended(server)
+        send(service, user, EVENTS, 10**12)
+        bytes_of[user] = appended(server) - before
+    traffic = stand.traffic(service, deadline_ms=PATIENT_MS)
+    with traffic.trouble():
+        for number in range(1, ROUNDS + 1):
+            for user, seconds in seconds_of.items():
+                fill()
+                time.sleep(0.3)
+                began = time.monotonic()
+                send(service, user, EVENTS, 10**12 + number * EVENTS)
+                ended = time.monotonic()
+                time.sleep(0.3)
+                seconds.append(slowest(traffic, began, ended))
+    traffic.settle()
+    ratio = bytes_of["full"] / bytes_of["short"]
+    assert ratio <= 3.0, f"{ratio:.1f} times the bytes"
+    times = statistics.median(seconds_of["full"]) / statistics.median(seconds_of["short"])
+    return traffic.outcome(
+        remark=f"{bytes_of['full']:,} bytes of append-only file, {ratio:.1f} times those of a short history (goal: 3); the "
+        f"slowest request of others beside it took {times:.1f} times as long as beside that (medians of {ROUNDS})"
+    )
+
+
+def on_disk(service: Service, folder: Path) -> str:
+    """How often the disk had the whole append-only file when an interaction had just been accepted, in words."""
+    looks, (file,) = [], folder.glob("appendonlydir/*.incr.aof")
+    for at in range(LOOKS):
+        send(service, f"disk-{service.port}", 1, 10**12 + at)
+        looks.append(unwritten_pages(file))
+    return "is not told by this kernel" if None in looks else f"{looks.count(0)} of {LOOKS} times"
+
+
+@row(PART, "killed and started again, with `appendfsync everysec` and LORANK_FEEDBACK_FSYNCS=1, while interactions are "
+     "sent", Goal(words=LESS))  # fmt: skip
+def accepted_interactions_on_disk(stand: Stand) -> Outcome:
+    server = stand.valkey("--appendfsync", "everysec")
+    publisher = stand.install(server.client)
+    careful, hasty = (stand.serve(url_of(server), feedback_fsyncs=servers) for servers in (1, 0))
+    disks = [on_disk(service, stand.folder / f"valkey-{server.port}") for service in (careful, hasty)]
+    traffic = stand.traffic(careful, deadline_ms=PATIENT_MS)
+    crowd, others = Crowd.of(stand, careful, MANY), Crowd.of(stand, hasty, name="other")
+    stand.wait(3.0)
+    with traffic.trouble():
+        server.kill()
+        server.start()
+    remark = (
+        f"the disk had the whole append-only file right after an interaction was accepted, as the kernel tells it "
+        f"(cachestat): {disks[0]}; with LORANK_FEEDBACK_FSYNCS=0: {disks[1]}. SIGKILL alone takes nothing from the kernel, "
+        f"so that with 0, too, {{lost}} of {{accepted}} were lost: what is proved of a machine that dies is the former"
+    )
+    outcome = concluded(traffic, crowd, publisher)
+    told = remark.format(lost=others.lost(publisher), accepted=others.count("accepted"))
+    return outcome.model_copy(update={"remark": "; ".join(filter(None, [told, outcome.remark]))})

@@ -37,7 +37,7 @@ class Server:
     def __init__(self, folder: Path, port: int, options: Sequence[str] = (), *, config: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = port
-        self._folder = folder
+        self.folder = folder
         self._options = [*options, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--loglevel", "warning"]
         self._config = folder / "sentinel.conf"
         if config:
@@ -55,9 +55,9 @@ class Server:
         binary = get_binary_path()
         if not os.access(binary, os.X_OK):
             binary.chmod(binary.stat().st_mode | 0o100)
-        with (self._folder / "log").open("ab") as output:
+        with (self.folder / "log").open("ab") as output:
             command = [str(binary), *self._options]
-            self._process = subprocess.Popen(command, cwd=self._folder, stdout=output, stderr=output)
+            self._process = subprocess.Popen(command, cwd=self.folder, stdout=output, stderr=output)
         eventually(self.answers)
 
     def do(self, *words: object) -> Any:

@@ -32,7 +32,7 @@ def pointer_shard(cluster: Cluster, publisher: Publisher) -> tuple[Server, Serve
     return primary, cluster.replicas[cluster.primaries.index(primary)]
 
 
-@row(PART, "a cluster's primary, which has the release pointer, is killed, and comes back as a replica of the next one; "
+@row(PART, "a cluster's primary, which has the release pointer, is killed, and comes back as a replica of the next; "
      "LORANK_FEEDBACK_FSYNCS=2", Goal(words=LESS), short=True)  # fmt: skip
 def cluster_primary_killed(stand: Stand) -> Outcome:
     cluster, publisher, service = clustered(stand)

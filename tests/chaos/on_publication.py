@@ -140,8 +140,8 @@ class Publications:
         return moments
 
 
-@row("Publication", f"killed (SIGKILL) at {KILLS} moments from its first to its last, each time of another release, and "
-     "run again: all of the former release or all of the new one")  # fmt: skip
+@row("Publication", f"killed (SIGKILL) at {KILLS} moments from its first to its last, each time of another release, "
+     "and run again: all of the former release or all of the new one")  # fmt: skip
 def publication_killed(stand: Stand) -> Outcome:
     server = stand.valkey()
     publications = Publications(url_of(server), stand.folder / "data")

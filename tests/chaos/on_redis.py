@@ -170,7 +170,7 @@ def redis_slow(stand: Stand) -> Outcome:
     publisher = stand.install(server.client)
     wire = stand.stack.enter_context(Wire(server))
     service = stand.serve(wire.url)
-    traffic, teller = stand.traffic(service, deadline_ms=160.0), Crowd.of(stand, service)
+    traffic, crowd = stand.traffic(service, deadline_ms=160.0), Crowd.of(stand, service)
     with traffic.trouble():
         wire.delay_seconds = 0.1
         stand.wait(5.0)

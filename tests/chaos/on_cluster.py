@@ -9,7 +9,7 @@ from typing import Any
 from redis.crc import key_slot
 
 from models.redis_address import RedisAddress
-from tests.chaos.on_redis import LESS, MANY, PART, PATIENT_MS, Crowd, concluded, is_linked, process_of, role_of
+from tests.chaos.on_redis import LATE, LESS, MANY, PART, PATIENT_MS, Crowd, concluded, is_linked, process_of, role_of
 from tests.chaos.rows import Goal, Outcome, row
 from tests.chaos.stand import Service, Stand, eventually
 from tests.servers import Cluster, Server, running_cluster
@@ -47,7 +47,7 @@ def cluster_primary_killed(stand: Stand) -> Outcome:
 
 
 @row(PART, "a cluster's primary hangs (SIGSTOP) until its replica has taken over, and 2 s more; "
-     "LORANK_FEEDBACK_FSYNCS=2", Goal(words=LESS))  # fmt: skip
+     "LORANK_FEEDBACK_FSYNCS=2", Goal(words=LATE))  # fmt: skip
 def cluster_primary_hangs(stand: Stand) -> Outcome:
     cluster, publisher, service = clustered(stand)
     primary, replica = pointer_shard(cluster, publisher)

@@ -9,7 +9,19 @@ from typing import Any
 from redis.crc import key_slot
 
 from models.redis_address import RedisAddress
-from tests.chaos.on_redis import LATE, LESS, MANY, PART, PATIENT_MS, Crowd, concluded, is_linked, process_of, role_of
+from tests.chaos.on_redis import (
+    LATE,
+    LESS,
+    MANY,
+    PART,
+    PATIENT_MS,
+    Crowd,
+    concluded,
+    is_linked,
+    process_of,
+    role_of,
+    serve,
+)
 from tests.chaos.rows import Goal, Outcome, row
 from tests.chaos.stand import Service, Stand, eventually
 from tests.servers import Cluster, Server, running_cluster
@@ -23,7 +35,7 @@ def clustered(stand: Stand) -> tuple[Cluster, Publisher, Service]:
     client: Any = stand.stack.enter_context(RedisAddress.parse(cluster.url).connected(socket_timeout=5.0))
     client.mget = client.mget_nonatomic  # as the jobs, which ask for no two owners at once
     publisher = stand.install(client)
-    return cluster, publisher, stand.serve(cluster.url, feedback_fsyncs=2)
+    return cluster, publisher, serve(stand, cluster.url, feedback_fsyncs=2)
 
 
 def pointer_shard(cluster: Cluster, publisher: Publisher) -> tuple[Server, Server]:
@@ -52,7 +64,7 @@ def cluster_primary_hangs(stand: Stand) -> Outcome:
     cluster, publisher, service = clustered(stand)
     primary, replica = pointer_shard(cluster, publisher)
     process = process_of(primary)
-    traffic, crowd = stand.traffic(service, deadline_ms=PATIENT_MS), Crowd.of(stand, service, MANY)
+    traffic, crowd = stand.traffic(service, deadline_ms=1000.0), Crowd.of(stand, service, MANY)
     with traffic.trouble():
         os.kill(process, signal.SIGSTOP)
         try:

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from models.contract.events import Interaction
-from tests.chaos.on_redis import LESS, MANY, PART, PATIENT_MS, Crowd, concluded
+from tests.chaos.on_redis import LESS, MANY, PART, PATIENT_MS, Crowd, concluded, serve
 from tests.chaos.rows import Goal, Outcome, row
 from tests.chaos.stand import Service, Stand, url_of
 from tests.chaos.traffic import Traffic
@@ -49,7 +49,7 @@ def many_events_of_a_full_history(stand: Stand) -> Outcome:
     server = stand.valkey("--auto-aof-rewrite-percentage", "0")
     publisher = stand.install(server.client)
     old = [Interaction(user_id="full", item_id="b", value=3, time_ms=at).pack() for at in range(LONGEST)]
-    service = stand.serve(url_of(server))
+    service = serve(stand, url_of(server))
     bytes_of: dict[str, int] = {}
     seconds_of: dict[str, list[float]] = {"short": [], "full": []}
 
@@ -101,7 +101,7 @@ def on_disk(server: Server, service: Service, policy: str) -> str:
 def accepted_interactions_on_disk(stand: Stand) -> Outcome:
     server = stand.valkey()
     publisher = stand.install(server.client)
-    careful, hasty = (stand.serve(url_of(server), feedback_fsyncs=servers) for servers in (1, 0))
+    careful, hasty = (serve(stand, url_of(server), feedback_fsyncs=servers) for servers in (1, 0))
     always, everysec = (on_disk(server, careful, policy) for policy in ("always", "everysec"))
     none = on_disk(server, hasty, "everysec")
     traffic = stand.traffic(careful, deadline_ms=PATIENT_MS)

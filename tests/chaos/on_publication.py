@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from models.split_model import parts_folder
-from tests.chaos.on_redis import PATIENT_MS
+from tests.chaos.on_redis import PATIENT_MS, serve
 from tests.chaos.rows import Outcome, row
 from tests.chaos.stand import PREFIX, Stand, url_of
 from tests.service.tiny import TinyItem
@@ -148,7 +148,7 @@ def publication_killed(stand: Stand) -> Outcome:
     publications.publish(0)
     moments = publications.publish(1)
     stand.store_users(stand.publisher(server.client))
-    service = stand.serve(url_of(server))
+    service = serve(stand, url_of(server))
     traffic = stand.traffic(service, items=ITEMS, offsets=OFFSETS, deadline_ms=PATIENT_MS)
     with traffic.trouble():
         for kill in range(KILLS):

@@ -31,8 +31,9 @@ REPLICATED = ("--repl-diskless-sync-delay", "0")
 MANY = 8
 """Tellers where a disk is waited for."""
 
-PATIENT_MS = 1000.0
-"""The deadline of requests that are not about time: where cores are busy, a shorter one would say words of its own."""
+PATIENT_MS, QUEUE_MS = 4000.0, 100_000.0
+"""The deadline of requests that are not about time, and how long they may wait for their turn: where others keep the
+cores busy, shorter ones would say words of their own."""
 
 
 class Wire(socketserver.ThreadingTCPServer):
@@ -101,6 +102,10 @@ def follow(replica: Server, primary: Server) -> None:
     eventually(lambda: is_linked(replica), "a server never became a replica")
 
 
+def serve(stand: Stand, url: str, **settings: Any) -> Service:
+    return stand.serve(url, queue_ms=QUEUE_MS, **settings)
+
+
 @dataclass
 class Crowd:
     """Tellers who send at once. Where disks of replicas are waited for, each of their requests takes about a second."""
@@ -141,8 +146,8 @@ def concluded(traffic: Traffic, crowd: Crowd, publisher: Publisher, remark: str 
 def redis_killed(stand: Stand) -> Outcome:
     server = stand.valkey()
     publisher = stand.install(server.client)
-    service = stand.serve(url_of(server))
-    traffic, crowd = stand.traffic(service), Crowd.of(stand, service)
+    service = serve(stand, url_of(server))
+    traffic, crowd = stand.traffic(service, deadline_ms=PATIENT_MS), Crowd.of(stand, service)
     stand.wait(1.0)
     with traffic.trouble():
         server.kill()
@@ -156,7 +161,7 @@ def redis_hangs(stand: Stand) -> Outcome:
     server = stand.valkey()
     stand.install(server.client)
     process = process_of(server)
-    service = stand.serve(url_of(server))
+    service = serve(stand, url_of(server))
     traffic = stand.traffic(service)
     with traffic.trouble():
         os.kill(process, signal.SIGSTOP)
@@ -172,7 +177,7 @@ def redis_slow(stand: Stand) -> Outcome:
     server = stand.valkey()
     publisher = stand.install(server.client)
     wire = stand.stack.enter_context(Wire(server))
-    service = stand.serve(wire.url)
+    service = serve(stand, wire.url)
     traffic, crowd = stand.traffic(service, deadline_ms=160.0), Crowd.of(stand, service)
     with traffic.trouble():
         wire.delay_seconds = 0.1
@@ -187,7 +192,7 @@ def redis_slow(stand: Stand) -> Outcome:
 def redis_full(stand: Stand) -> Outcome:
     server = stand.valkey("--maxmemory-policy", "noeviction")
     publisher = stand.install(server.client)
-    service = stand.serve(url_of(server))
+    service = serve(stand, url_of(server))
     traffic, crowd = stand.traffic(service, deadline_ms=PATIENT_MS), Crowd.of(stand, service)
     with traffic.trouble():
         server.client.config_set("maxmemory", "1mb")
@@ -205,7 +210,7 @@ def redis_full(stand: Stand) -> Outcome:
 def redis_emptied(stand: Stand) -> Outcome:
     server = stand.valkey()
     publisher = stand.install(server.client)
-    service = stand.serve(url_of(server))
+    service = serve(stand, url_of(server))
     traffic = stand.traffic(service, deadline_ms=PATIENT_MS)
     with traffic.trouble():
         server.client.flushall()
@@ -228,7 +233,7 @@ def primary_demoted(stand: Stand) -> Outcome:
     follow(new, old)
     wire = stand.stack.enter_context(Wire(old))
     stand.install(old.client)
-    service = stand.serve(wire.url, feedback_fsyncs=2)
+    service = serve(stand, wire.url, feedback_fsyncs=2)
     traffic, crowd = stand.traffic(service, deadline_ms=PATIENT_MS), Crowd.of(stand, service, MANY)
     with traffic.trouble():
         new.do("REPLICAOF", "NO", "ONE")
@@ -244,7 +249,7 @@ def primary_killed(stand: Stand) -> Outcome:
     follow(new, old)
     wire = stand.stack.enter_context(Wire(old))
     stand.install(old.client)
-    service = stand.serve(wire.url, feedback_fsyncs=2)
+    service = serve(stand, wire.url, feedback_fsyncs=2)
     traffic, crowd = stand.traffic(service, deadline_ms=PATIENT_MS), Crowd.of(stand, service, MANY)
     with traffic.trouble():
         old.kill()
@@ -263,7 +268,7 @@ def primary_killed_under_sentinel(stand: Stand) -> Outcome:
     for replica in watched.replicas:
         replica.client.config_set("appendonly", "yes")
     stand.install(watched.primary.client)
-    service = stand.serve(watched.url, feedback_fsyncs=2)
+    service = serve(stand, watched.url, feedback_fsyncs=2)
     traffic, crowd = stand.traffic(service, deadline_ms=PATIENT_MS), Crowd.of(stand, service, MANY)
     with traffic.trouble():
         watched.primary.kill()

@@ -28,8 +28,8 @@ REPLICATED = ("--repl-diskless-sync-delay", "0")
 """A replica has a copy at once, without waiting for others that might want one, too."""
 
 
-MANY = 8
-"""Tellers where a disk is waited for."""
+MANY, SOME = 8, 10
+"""Tellers where a disk is waited for; interactions that have to be accepted before a trouble, and after it."""
 
 PATIENT_MS, QUEUE_MS = 4000.0, 100_000.0
 """The deadline of requests that are not about time, and how long they may wait for their turn: where others keep the
@@ -114,8 +114,16 @@ class Crowd:
 
     @classmethod
     def of(cls, stand: Stand, service: Service, count: int = 1, name: str = "teller") -> Crowd:
+        """Tellers; some of their interactions have been accepted before this returns."""
         tellers = [Teller(service.port, 0.02 * count, f"{name}-{at}") for at in range(count)]
-        return cls([stand.stack.enter_context(teller) for teller in tellers])
+        crowd = cls([stand.stack.enter_context(teller) for teller in tellers])
+        crowd.wait_for(SOME)
+        return crowd
+
+    def wait_for(self, more: int) -> None:
+        """Until so many more interactions are accepted."""
+        enough = self.count("accepted") + more
+        eventually(lambda: self.count("accepted") >= enough, "interactions are not accepted")
 
     @property
     def users(self) -> set[str]:
@@ -132,8 +140,7 @@ def concluded(traffic: Traffic, crowd: Crowd, publisher: Publisher, remark: str 
     """The outcome once all is as before, and interactions are accepted again. An interaction that got an error, or no
     answer, has failed."""
     traffic.settle()
-    before = crowd.count("accepted")
-    eventually(lambda: crowd.count("accepted") > before, "no interaction was accepted after it")
+    crowd.wait_for(SOME)
     refused = crowd.count("refused")
     said = [remark, f"{refused} interactions were refused (503)" if refused else ""]
     accepted = crowd.count("accepted")

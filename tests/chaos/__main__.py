@@ -20,12 +20,12 @@ import traceback
 from pathlib import Path
 
 from bench.serving.results import commit
-from tests.chaos import on_clients, on_processes, on_redis
+from tests.chaos import on_clients, on_cluster, on_feedback, on_processes, on_publication, on_redis
 from tests.chaos.page import FOLDER, PAGE, Page, save, write_page
 from tests.chaos.rows import ROWS, Outcome, Row
 from tests.chaos.stand import new_stand
 
-PARTS = (on_redis, on_processes, on_clients)
+PARTS = (on_redis, on_cluster, on_feedback, on_publication, on_processes, on_clients)
 """Importing them registers their rows."""
 
 SOAK = "soak"
@@ -64,11 +64,11 @@ def main() -> None:
 
 def _is_known(row: Row) -> bool:
     result = Page.load().results.get(row.name)
-    return result is not None and result.commit == commit() and not result.commit.endswith("+")
+    return result is not None and result.commit == commit("tests") and not result.commit.endswith("+")
 
 
 def _run(row: Row, folder: Path, *, short: bool) -> bool:
-    """Whether the goal is met."""
+    """Whether the goal is met, but for ratios that the row has a floor for."""
     began = time.monotonic()
     try:
         with new_stand(folder, short=short) as stand:
@@ -83,7 +83,7 @@ def _run(row: Row, folder: Path, *, short: bool) -> bool:
     beyond = row.goal.missed_by(outcome)
     verdict = f"goal missed: {', '.join(beyond)}" if beyond else "goal met"
     print(f"{row.name}: {verdict}; {_words(outcome)} ({seconds:.0f} s)", flush=True)
-    return not beyond
+    return not [miss for miss in beyond if not row.floor or miss not in outcome.missed]
 
 
 def _words(outcome: Outcome) -> str:

@@ -130,7 +130,7 @@ class Page:
 
 def save(name: str, seconds: float, outcome: Outcome, folder: Path = FOLDER) -> None:
     """Keep what came of a row, and the machine it is of."""
-    result = Result(at=time.time(), commit=commit(), seconds=seconds, outcome=outcome)
+    result = Result(at=time.time(), commit=commit("tests"), seconds=seconds, outcome=outcome)
     write_bytes(folder / f"{name}.json", (result.model_dump_json(indent=1) + "\n").encode())
     machine = {name: value for name, value in facts().items() if name in _MACHINE}
     write_bytes(folder / "machine.json", (json.dumps(machine, indent=1) + "\n").encode())

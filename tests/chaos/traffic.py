@@ -98,7 +98,7 @@ class Traffic:
         self._threads.append(threading.Thread(target=self._probe))
         self._scores = {
             (user.id, item.id): {
-                which: {float(_sigmoid(_logit(score) + offset)) for offset in self.offsets}
+                which: [float(_sigmoid(_logit(score) + offset)) for offset in self.offsets]
                 for which, score in user.scores(item).items()
             }
             for user in self.known
@@ -219,9 +219,9 @@ class Traffic:
             return "degraded"
 
         def fits(which: tuple[bool, bool]) -> bool:
-            return all(
-                any(abs(scores[item.id] - score) < _TOLERANCE for score in self._scores[user.id, item.id][which])
-                for item in chosen
+            return any(  # one release for all of them
+                all(abs(scores[item.id] - self._scores[user.id, item.id][which][at]) < _TOLERANCE for item in chosen)
+                for at in range(len(self.offsets))
             )
 
         if fits((True, True)):
@@ -254,6 +254,7 @@ class Teller:
 
     port: int
     pause_seconds: float = 0.02
+    name: str = "teller"
     accepted: list[tuple[str, int]] = field(default_factory=list)
     refused: int = 0
     failed: int = 0
@@ -275,7 +276,7 @@ class Teller:
         for number in itertools.count():
             if self._stop.wait(self.pause_seconds):
                 return
-            user, time_ms = f"teller-{number % 7}", first_ms + number
+            user, time_ms = f"{self.name}-{number % 7}", first_ms + number
             event = {"user_id": user, "item_id": "a", "value": 5, "timestamp_ms": time_ms}
             client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS)
             try:

@@ -1,0 +1,39 @@
+"""gunicorn's worker with our server in it: what of ours would be left if gunicorn supervised (docs/decisions/0022)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import ClassVar
+
+from uvicorn_worker import UvicornWorker
+
+from bench.supervised import DRAIN_SECONDS
+from service.server.draining import DrainingServer
+from service.server.supervisor import end_with_parent
+
+
+class DrainingWorker(UvicornWorker):
+    """Drains, ends with its parent, and if it fails it is started again in place of stopping the others."""
+
+    CONFIG_KWARGS: ClassVar = {"loop": "asyncio", "http": "httptools", "proxy_headers": False}
+
+    def init_process(self) -> None:
+        end_with_parent()
+        try:
+            super().init_process()
+        except Exception:
+            logging.exception("the application cannot be imported")
+            self._fail()
+
+    async def _serve(self) -> None:
+        self.config.app = self.wsgi
+        server = DrainingServer(self.config, DRAIN_SECONDS, self.notify)
+        self._install_sigquit_handler()
+        try:
+            await server.serve(sockets=self.sockets)
+        except SystemExit:
+            self._fail()
+
+    def _fail(self) -> None:
+        sys.exit(3 if self.age <= self.cfg.workers else 1)  # gunicorn stops at 3

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 from typing import ClassVar
 
@@ -10,7 +12,6 @@ from uvicorn_worker import UvicornWorker
 
 from bench.supervised import DRAIN_SECONDS
 from service.server.draining import DrainingServer
-from service.server.supervisor import end_with_parent
 
 
 class DrainingWorker(UvicornWorker):
@@ -19,7 +20,6 @@ class DrainingWorker(UvicornWorker):
     CONFIG_KWARGS: ClassVar = {"loop": "asyncio", "http": "httptools", "proxy_headers": False}
 
     def init_process(self) -> None:
-        end_with_parent()
         try:
             super().init_process()
         except Exception:
@@ -28,12 +28,17 @@ class DrainingWorker(UvicornWorker):
 
     async def _serve(self) -> None:
         self.config.app = self.wsgi
-        server = DrainingServer(self.config, DRAIN_SECONDS, self.notify)
+        server = DrainingServer(self.config, DRAIN_SECONDS, self._beat)
         self._install_sigquit_handler()
         try:
             await server.serve(sockets=self.sockets)
         except SystemExit:
             self._fail()
+
+    def _beat(self) -> None:
+        self.notify()
+        if os.getppid() != self.ppid:
+            os.kill(self.pid, signal.SIGTERM)
 
     def _fail(self) -> None:
         sys.exit(3 if self.age <= self.cfg.workers else 1)  # gunicorn stops at 3

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import importlib
 import os
 import signal
 import socket
@@ -29,6 +30,7 @@ from service.server.draining import DrainingServer
 from service.server.supervisor import Beat, Supervisor, end_with_parent
 
 DRAIN_SECONDS = 1.0
+CONNECTION = "service.server.connection:Connection"
 WORK_SECONDS = 0.005
 """Time that a request takes."""
 
@@ -44,6 +46,7 @@ class Application:
 
     def __init__(self) -> None:
         note("import")
+        importlib.import_module(CONNECTION.partition(":")[0])  # as long for all
         seconds, fails = float(os.environ.get("IMPORT_SECONDS", "0")), Path(os.environ["FAILS"])
         if "HOLDS_INTERPRETER" in os.environ:
             ctypes.PyDLL(None).usleep(int(seconds * 1e6))
@@ -65,10 +68,8 @@ class Application:
         draining = self.state.connections.draining
         status = 503 if draining and scope["path"] == "/readyz" else 200
         body = str(os.getpid()).encode()
-        headers = [(b"content-length", str(len(body)).encode())]
-        if draining:  # as service.server.connection does
-            headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+        length = (b"content-length", str(len(body)).encode())
+        await send({"type": "http.response.start", "status": status, "headers": [length]})
         await send({"type": "http.response.body", "body": body})
 
     async def _live(self, receive: Any, send: Any) -> None:
@@ -89,7 +90,7 @@ def work(listening: socket.socket, beat: Beat) -> None:
     def noted() -> None:
         beat.value = time.monotonic()
 
-    config = uvicorn.Config(Application(), loop="asyncio", proxy_headers=False, access_log=False)
+    config = uvicorn.Config(Application(), loop="asyncio", http=CONNECTION, proxy_headers=False, access_log=False)
     server = DrainingServer(config, DRAIN_SECONDS, noted)
     signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
     with contextlib.suppress(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""gunicorn's worker with our server in it: what of ours would be left if gunicorn supervised (docs/decisions/0022)."""
+"""gunicorn's worker with our server in it: what would be left of ours (docs/decisions/0022-supervisor.md)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import ClassVar
 
 from uvicorn_worker import UvicornWorker
 
-from bench.supervised import DRAIN_SECONDS
+from bench.supervised import CONNECTION, DRAIN_SECONDS
 from service.server.draining import DrainingServer
 
 
 class DrainingWorker(UvicornWorker):
     """Drains, ends with its parent, and if it fails it is started again in place of stopping the others."""
 
-    CONFIG_KWARGS: ClassVar = {"loop": "asyncio", "http": "httptools", "proxy_headers": False}
+    CONFIG_KWARGS: ClassVar = {"loop": "asyncio", "http": CONNECTION, "proxy_headers": False}
 
     def init_process(self) -> None:
         try:

@@ -206,7 +206,7 @@ def killed_worker(start: Callable[..., Service]) -> dict[str, Any]:
 
 
 def beginning(start: Callable[..., Service]) -> dict[str, Any]:
-    with start(1) as service:
+    with start(2) as service:  # uvicorn does not supervise a single worker
         ready = service.ready(1)
         lines = Path(f"/proc/{service.process.pid}/smaps_rollup").read_text().splitlines()
         return {"ready": ready, "PSS of the first process, MB": int(lines[2].split()[1]) // 1024}

@@ -6,6 +6,7 @@ ready. One that ends or stands still is replaced, later and later if that fails 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 import multiprocessing
@@ -53,7 +54,8 @@ class Beat:
         return _of_parent, (DupFd(self._descriptor),)
 
     def __del__(self) -> None:
-        os.close(self._descriptor)
+        with contextlib.suppress(AttributeError):  # there was no descriptor left for it
+            os.close(self._descriptor)
 
     @property
     def value(self) -> float:
@@ -102,6 +104,12 @@ class Place:
     due: float = 0.0
     failures: int = 0
 
+    def postpone(self) -> float:
+        """Seconds until it is due, from now; longer with each failure."""
+        pause = min(_LONGEST_PAUSE, 2.0**self.failures - 1.0)
+        self.due = time.monotonic() + pause
+        return pause
+
 
 @dataclass
 class Supervisor:
@@ -123,7 +131,7 @@ class Supervisor:
             now = time.monotonic()
             for place in places:
                 if place.worker is None and place.due <= now:
-                    place.worker = self._started()
+                    self._start(place)
                 elif place.worker is not None and (fault := place.worker.fault(now)):
                     self._replace(place, fault)
                 elif place.worker is not None and place.worker.was_ready:
@@ -135,11 +143,16 @@ class Supervisor:
         self._end(workers)
         return served or any(worker.was_ready for worker in workers)
 
-    def _started(self) -> Worker:
-        beat = Beat()
-        process = _SPAWN.Process(target=self.target, args=(self.listening, beat))
-        process.start()
-        return Worker(process, beat, time.monotonic())
+    def _start(self, place: Place) -> None:
+        try:
+            beat = Beat()
+            process = _SPAWN.Process(target=self.target, args=(self.listening, beat))
+            process.start()
+        except OSError as error:  # no descriptor, process or memory is left
+            place.failures += 1
+            log.error("a worker cannot be started (%s); it is tried again in %g s", error, place.postpone())
+        else:
+            place.worker = Worker(process, beat, time.monotonic())
 
     def _replace(self, place: Place, fault: str) -> None:
         """End a worker, and start another after a pause."""
@@ -148,9 +161,7 @@ class Supervisor:
         worker.process.kill()
         worker.process.join()
         place.failures = 0 if worker.was_ready else place.failures + 1
-        pause = min(_LONGEST_PAUSE, 2.0**place.failures - 1.0)
-        place.due = time.monotonic() + pause
-        log.error("worker %s %s; another is started in %g s", worker.process.pid, fault, pause)
+        log.error("worker %s %s; another is started in %g s", worker.process.pid, fault, place.postpone())
 
     def _end(self, workers: list[Worker]) -> None:
         self.listening.close()  # theirs is another descriptor
@@ -166,12 +177,13 @@ class Supervisor:
 
 
 def end_with_parent() -> None:
-    """Send this process SIGTERM once its parent has ended, and end it for good some time later."""
-    parent = os.getppid()
+    """Send this worker SIGTERM once its supervisor has ended, be it before this call, and end it for good some time
+    later."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(WATCH_SECONDS)
+        parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(STOP_SECONDS)
         os._exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -98,8 +99,25 @@ def test_a_worker_that_stands_still_is_replaced(workers: Workers) -> None:
     awaited(lambda: len(workers.living()) == 1)
 
 
-def test_workers_end_with_a_supervisor_that_was_killed(workers: Workers) -> None:
+def test_a_worker_that_cannot_be_started_does_not_stop_the_others(workers: Workers) -> None:
     workers.start(2, "well well")
+    awaited(lambda: len(workers.claims) == 2)
+    first, second = (process for process, _ in workers.claims)
+    time.sleep(0.5)  # both were seen to be ready
+    descriptors = resource.prlimit(workers.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(workers.process.pid, resource.RLIMIT_NOFILE, (3, descriptors[1]))
+    os.kill(first, signal.SIGKILL)
+    time.sleep(1.0)
+    resource.prlimit(workers.process.pid, resource.RLIMIT_NOFILE, descriptors)
+    awaited(lambda: len(workers.claims) == 3)
+    assert workers.process.poll() is None
+    assert second in workers.living()
+
+
+@pytest.mark.parametrize("word", ["well", "late"])
+def test_workers_end_with_a_supervisor_that_was_killed(workers: Workers, word: str) -> None:
+    """Also one that begins to watch only then."""
+    workers.start(2, f"{word} {word}")
     awaited(lambda: len(workers.claims) == 2)
     workers.process.kill()
     awaited(lambda: not workers.living())

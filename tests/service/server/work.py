@@ -13,12 +13,11 @@ from service.server import supervisor
 from service.server.supervisor import Supervisor, end_with_parent
 
 ORDERS = "ORDERS"
-"""Names the file of the environment: a word for each worker that is started, "well", "fails" or "still"."""
+"""Names the file of the environment: a word for each worker that is started, "well", "fails", "still" or "late"."""
 
 
 def work(listening: socket.socket, beat: Any) -> None:
     """One worker. It appends its process id and its word to the file beside the orders."""
-    end_with_parent()
     orders = Path(os.environ[ORDERS])
     claims = orders.with_suffix(".claims")
     with claims.open("a+") as file:
@@ -29,6 +28,10 @@ def work(listening: socket.socket, beat: Any) -> None:
         file.write(f"{os.getpid()} {word}\n")
     if word == "fails":
         sys.exit(7)
+    supervising = os.getppid()
+    while word == "late" and os.getppid() == supervising:
+        time.sleep(0.02)  # as one that imports until its supervisor has ended
+    end_with_parent()
     beat.value = time.monotonic()
     while True:
         time.sleep(0.02)

@@ -26,6 +26,7 @@ class Outcome(BaseModel):
     ``probes_failed``     looks at /healthz without an answer
     ``accepted``, ``lost``  interactions that were accepted, and of them those that are not stored in the end
     ``tests``             tests that say so, where a row is proved by tests instead
+    ``missed``            goals that these numbers do not show and that are missed, in words
     ``remark``            whatever else there is to say
     """
 
@@ -45,6 +46,7 @@ class Outcome(BaseModel):
     lost: int = 0
     tests: int = 0
     tests_failed: int = 0
+    missed: tuple[str, ...] = ()
     remark: str = ""
 
     @property
@@ -58,13 +60,14 @@ class Outcome(BaseModel):
 @dataclass(frozen=True, slots=True)
 class Goal:
     """The most that may come of a trouble. Nothing may ever be ``wrong``. ``words``: those that answers may have.
-    ``failed``, ``refused``, ``unsaid`` and ``lost`` are counts; None: any number."""
+    ``failed``, ``refused``, ``unsaid``, ``lost`` and ``probes_failed`` are counts; None: any number."""
 
     words: frozenset[str] = frozenset()
     failed: int = 0
     refused: int | None = 0
     unsaid: int | None = 0
     lost: int | None = 0
+    probes_failed: int = 0
 
     def missed_by(self, outcome: Outcome) -> list[str]:
         """In words, what of the outcome is beyond the goal; empty if nothing is."""
@@ -76,12 +79,12 @@ class Goal:
                 ("refused", outcome.refused, self.refused),
                 ("without a word", outcome.unsaid, self.unsaid),
                 ("lost", outcome.lost, self.lost),
-                ("probes failed", outcome.probes_failed, 0),
+                ("probes failed", outcome.probes_failed, self.probes_failed),
                 ("tests failed", outcome.tests_failed, 0),
             )
             if most is not None and count > most
         ]
-        return beyond + [word for word in outcome.degraded if word not in self.words]
+        return [*beyond, *outcome.missed] + [word for word in outcome.degraded if word not in self.words]
 
 
 @dataclass(frozen=True, slots=True)

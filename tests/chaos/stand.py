@@ -6,8 +6,10 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -22,6 +24,7 @@ from models.contract.events import EVENT_DTYPE, Interaction
 from models.contract.keys import Keys
 from models.contract.prefixes import own_folder
 from offline.child import child_python
+from tests.chaos.rows import Outcome
 from tests.chaos.traffic import Teller, Traffic, User, users
 from tests.servers import Server, free_ports
 from tests.service.tiny import Publisher
@@ -171,6 +174,23 @@ class Stand:
 
     def teller(self, service: Service) -> Teller:
         return self.stack.enter_context(Teller(service.port))
+
+    def tests(self, *ids: str, slow: bool = False) -> Outcome:
+        """What came of tests: files, or FILE::TEST. TroubleError if they cannot be run."""
+        which = () if slow else ("-m", "not slow")
+        command = child_python("-m", "pytest", "-q", "-p", "no:cacheprovider", *which, "-rs", *ids)
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        lines = ended.stdout.splitlines()
+        counts = {word: int(count) for count, word in re.findall(r"(\d+) ([a-z]+)", lines[-1] if lines else "")}
+        failed = counts.get("failed", 0) + counts.get("error", 0) + counts.get("errors", 0)
+        if ended.returncode not in (0, 1) or not counts:
+            raise TroubleError(f"these tests cannot be run: {ended.stdout[-2000:]}{ended.stderr[-2000:]}")
+        if failed:
+            print(ended.stdout, file=sys.stderr)
+        left_out = [line.removeprefix("SKIPPED ").split(": ", 1)[-1] for line in lines if line.startswith("SKIPPED")]
+        remark = f"not done here: {'; '.join(dict.fromkeys(left_out))}" if left_out else ""
+        return Outcome(tests=counts.get("passed", 0) + failed, tests_failed=failed, remark=remark)
 
 
 def url_of(server: Server) -> str:

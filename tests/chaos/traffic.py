@@ -75,7 +75,8 @@ class Answered:
 class Traffic:
     """Requests of all users from when the context is entered until it is left.
 
-    ``offsets``: what releases that may be live add to the logit of every score.
+    ``offsets``: what releases that may be live add to the logit of every score; each answer is of one of them.
+    ``reranked``: ids in the order that the reranker gives them where ``body`` asks it to.
     """
 
     port: int
@@ -84,6 +85,7 @@ class Traffic:
     offsets: Sequence[float] = (0.0,)
     deadline_ms: float | None = None
     callers: int = CALLERS
+    reranked: Sequence[str] = ()
     body: Mapping[str, Any] = field(default_factory=dict)
     answers: list[Answered] = field(default_factory=list)
     probes: Counter[bool] = field(default_factory=Counter)
@@ -96,7 +98,7 @@ class Traffic:
         self._threads.append(threading.Thread(target=self._probe))
         self._scores = {
             (user.id, item.id): {
-                which: {float(_sigmoid(_logit(score) + offset)) for offset in self.offsets}
+                which: [float(_sigmoid(_logit(score) + offset)) for offset in self.offsets]
                 for which, score in user.scores(item).items()
             }
             for user in self.known
@@ -207,11 +209,17 @@ class Traffic:
             return "wrong"
         if PRIOR in words:
             return "degraded"
+        order = [each["id"] for each in document["items"]]
+        if self.reranked and "no_rerank" not in words:
+            if order != [each for each in self.reranked if each in scores]:
+                return "wrong"
+        elif any(scores[first] < scores[second] for first, second in itertools.pairwise(order)):
+            return "wrong"
 
         def fits(which: tuple[bool, bool]) -> bool:
-            return all(
-                any(abs(scores[item.id] - score) < _TOLERANCE for score in self._scores[user.id, item.id][which])
-                for item in chosen
+            return any(
+                all(abs(scores[item.id] - self._scores[user.id, item.id][which][at]) < _TOLERANCE for item in chosen)
+                for at in range(len(self.offsets))
             )
 
         if fits((True, True)):

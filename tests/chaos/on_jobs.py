@@ -1,0 +1,162 @@
+"""A refresh is killed, meets another one or a full disk, and publishes while the service ranks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import resource
+import subprocess
+import threading
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tqdm import tqdm
+
+from offline.child import child_python
+from offline.cli.call import EXPECTED
+from tests.chaos.rows import Outcome, row
+from tests.chaos.stand import ROOT, Stand, url_of
+from tests.offline.pipeline import LATER_MS, Pipeline, patched, pipeline
+from tests.service.test_surroundings import MAY_MOUNT, in_namespace
+
+PART = "Jobs"
+DISK = 32 << 20
+FREE = (0, 4 << 10, 16 << 10, 32 << 10, 64 << 10, 96 << 10, 128 << 10, 192 << 10, 256 << 10, 384 << 10)
+"""Bytes that a full disk still has, so that it is full at different moments of a refresh."""
+
+
+def installation(folder: Path, url: str, prefix: str) -> Pipeline:
+    """An installation with events that wait in the stream."""
+    small = pipeline(folder, url, prefix)
+    small.stream(*(("u3", f"i{at}", 5.0, LATER_MS + at) for at in range(7)), ("newcomer", "i1", 4.0, LATER_MS))
+    return small
+
+
+@contextlib.contextmanager
+def _as_a_job(small: Pipeline) -> Iterator[None]:
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patched(patch, small)
+        yield
+
+
+def attempt(small: Pipeline) -> tuple[dict[str, Any] | None, str]:
+    """(ledger line, "") of a refresh, or (None, how it failed); of a failure that nobody foresaw that begins with
+    "unexpected"."""
+    with _as_a_job(small):
+        try:
+            return small.refresh(), ""
+        except EXPECTED as error:
+            return None, f"{type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001 - it is told
+            return None, f"unexpected {type(error).__name__}: {error}"
+
+
+def _attempt_at_once(small: Pipeline, together: Barrier, answers: Connection) -> None:
+    with _as_a_job(small):  # imports what both need
+        together.wait()
+    answers.send(attempt(small))
+
+
+@row(PART, "a refresh killed (SIGKILL) at 20 points of its way, and resumed")
+def refresh_killed(stand: Stand) -> Outcome:
+    return stand.tests("tests/offline/test_kills.py", slow=True)
+
+
+@row(PART, "two refreshes at once in one work folder: one works, the other refuses, and what is published is as of one",
+     short=True)  # fmt: skip
+def two_refreshes(stand: Stand) -> Outcome:
+    url = url_of(stand.valkey())
+    small = installation(stand.folder / "two", url, "two")
+    context = multiprocessing.get_context("spawn")
+    together = context.Barrier(2)
+    pipes = [context.Pipe(duplex=False) for _ in range(2)]
+    processes = [context.Process(target=_attempt_at_once, args=(small, together, sender)) for _, sender in pipes]
+    for process in processes:
+        process.start()
+    alone = installation(stand.folder / "alone", url, "alone")
+    entry, trouble = attempt(alone)
+    ends = [receiver.recv() for receiver, _ in pipes]
+    for process in processes:
+        process.join()
+    missed = [f"alone: {trouble}"] if entry is None else []
+    refusals = [trouble for entry, trouble in ends if entry is None]
+    if len(refusals) != 1 or not refusals[0].startswith("LockedError: another job is at work"):
+        missed.append(f"{len(refusals)} refused: {refusals}")
+    if small.published() != alone.published():
+        missed.append("what is published is not as of one refresh")
+    if sorted(small.model.paid()) != sorted(alone.model.paid()):
+        missed.append("answers of the language model were paid twice")
+    return Outcome(missed=tuple(missed), remark=f"{len(small.published())} records; the other: {refusals[:1]}")
+
+
+@row(PART, f"the disk of the work folder is full, at {len(FREE)} points of a refresh; it has room again, and is refreshed")
+def disk_full(stand: Stand) -> Outcome:
+    url = url_of(stand.valkey())
+    disk = stand.folder / "disk"
+    disk.mkdir()
+    script = f'mount -t tmpfs -o size={DISK} none {disk} || exit 77\nexec "$@"'
+    call = f"from tests.chaos.on_jobs import refresh_on_full_disk as it; it({str(disk)!r}, {url!r})"
+    command = [*(in_namespace(script) if MAY_MOUNT else ()), *child_python("-c", call)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        return Outcome(missed=(f"ended with {ended.returncode}: {ended.stderr[-2000:]}",))
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
+    failures = [line["trouble"] for line in lines if line["trouble"]]
+    missed = [line["missed"] for line in lines if line["missed"]]
+    how = "" if MAY_MOUNT else "; files could grow no longer instead (RLIMIT_FSIZE), for want of a mount namespace"
+    messages = "; ".join(dict.fromkeys(text.partition(":")[0] for text in failures))
+    return Outcome(missed=tuple(missed), remark=f"{len(failures)} of {len(lines)} refreshes failed ({messages}){how}")
+
+
+def refresh_on_full_disk(disk: str, url: str) -> None:
+    """A line of JSON for each number of FREE bytes: how the refresh failed on a disk that has only so many left, and
+    what was wrong about that or about the one that followed. In a process of its own."""
+    folder = Path(disk)
+    whole = installation(folder / "whole", url, "whole")
+    entry, trouble = attempt(whole)
+    assert entry is not None, trouble
+    right = whole.published()
+    for free in FREE:
+        small = installation(folder / f"free-{free}", url, f"free-{free}")
+        with _only(free, folder):
+            entry, trouble = attempt(small)
+        missed = ""
+        if trouble.startswith("unexpected"):
+            missed = f"{free} bytes: {trouble}"
+        paid = len(small.model.paid())
+        again, why = attempt(small)
+        if again is None:
+            missed = f"{free} bytes, resumed: {why}"
+        elif small.published() != right:
+            missed = f"{free} bytes, resumed: not the same is published"
+        print(json.dumps({"free": free, "trouble": trouble, "missed": missed, "paid": paid}), flush=True)
+
+
+@contextlib.contextmanager
+def _only(free: int, folder: Path) -> Iterator[None]:
+    """Leave so many bytes on a disk of its own; elsewhere let no file grow longer."""
+    if folder.is_mount():
+        room = os.statvfs(folder)
+        filling = folder / "filling"
+        with filling.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, room.f_bavail * room.f_frsize - free))
+        yield
+        filling.unlink()
+    else:
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (free, hard))
+        yield
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))

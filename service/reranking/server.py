@@ -111,7 +111,7 @@ class ModelServer:
         try:
             scores = {int(entry["index"]): float(entry["score"]) for entry in answer["data"]}
             return _checked([scores[at] for at in range(len(candidates))])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise RerankError(f"the server's scores are not understood: {error!r}") from error
 
     async def _completed(self, user: str, candidates: Sequence[str], labels: Labels) -> list[float]:
@@ -132,7 +132,7 @@ class ModelServer:
                 yes, no = (float(likeliest[f"token_id:{label}"]) for label in labels)
                 scores[int(choice["index"])] = 1.0 / (1.0 + math.exp(min(no - yes, 700.0)))
             return _checked([scores[at] for at in range(len(candidates))])
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise RerankError(f"the server's completions give no verdict: {error!r}") from error
 
     async def _post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class ModelServer:
             raise RerankError(f"{self._root}{route} answered {response.status_code}: {said}")
         try:
             answer = response.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RerankError(f"{self._root}{route} answered something that is not JSON") from error
         if not isinstance(answer, dict):
             raise RerankError(f"{self._root}{route} answered something that is not an object")

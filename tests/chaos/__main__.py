@@ -20,12 +20,12 @@ import traceback
 from pathlib import Path
 
 from bench.serving.results import commit
-from tests.chaos import on_files, on_jobs, on_models, on_redis
+from tests.chaos import on_files, on_jobs, on_models, on_redis, on_soak
 from tests.chaos.page import FOLDER, PAGE, Page, save, write_page
 from tests.chaos.rows import ROWS, Outcome, Row
 from tests.chaos.stand import new_stand
 
-PARTS = (on_redis, on_files, on_models, on_jobs)
+PARTS = (on_redis, on_files, on_models, on_jobs, on_soak)
 """Importing them registers their rows."""
 
 SOAK = "soak"

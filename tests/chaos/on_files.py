@@ -4,7 +4,7 @@ read-only."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tests.chaos.rows import Goal, Outcome, row
@@ -14,7 +14,7 @@ from tests.servers import Server
 from tests.service.releases.test_files import JOB, files_in, flip, put, remove, some_of_each_kind, truncate
 from tests.service.releases.test_files import publish as publish_with_every_kind_of_file
 from tests.service.test_surroundings import MAY_MOUNT, in_namespace
-from tests.service.tiny import ITEMS, Publisher
+from tests.service.tiny import ITEMS, Publisher, TinyItem
 from tests.service.tiny_model import model_bytes
 
 PART = "Files and releases"
@@ -33,9 +33,11 @@ def installed(stand: Stand, server: Server) -> Publisher:
     return publisher
 
 
-def publish_other(publisher: Publisher, release: str = "r2", *, switch: bool = True) -> None:
+def publish_other(
+    publisher: Publisher, release: str = "r2", *, items: Sequence[TinyItem] = ITEMS, switch: bool = True
+) -> None:
     """A release whose every score is another."""
-    publisher.publish(release, content=model_bytes(offset=OFFSET), switch=switch)
+    publisher.publish(release, items=items, content=model_bytes(offset=OFFSET), switch=switch)
 
 
 def is_live(service: Service, release: str) -> bool:
@@ -94,12 +96,12 @@ def _comes_up(service: Service) -> None:
         raise TroubleError(f"the service ended: {service.output.read_text()[-2000:]}")
 
 
-@row(PART, "each served file flipped, cut, removed or another's, before a start, between revisions, in the next release")
+@row(PART, "each served file flipped, cut, removed or another's: before a start, between revisions, in the next")
 def files_damaged(stand: Stand) -> Outcome:
     return stand.tests("tests/service/releases/test_files.py", "tests/offline/publish/test_files.py")
 
 
-@row(PART, "files of each kind flipped, cut and removed under the service, by renaming as every writer does; read again")
+@row(PART, "files of each kind flipped, cut and removed in use, by renaming as every writer does; then read again")
 def files_damaged_in_use(stand: Stand) -> Outcome:
     server = stand.valkey()
     publisher = installed(stand, server)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import multiprocessing
 import os
+import random
 import resource
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -20,8 +24,9 @@ from tqdm import tqdm
 
 from offline.child import child_python
 from offline.cli.call import EXPECTED
+from tests.chaos.on_files import PATIENT, is_live
 from tests.chaos.rows import Outcome, row
-from tests.chaos.stand import ROOT, Stand, url_of
+from tests.chaos.stand import PREFIX, ROOT, Stand, TroubleError, eventually, url_of
 from tests.offline.pipeline import LATER_MS, Pipeline, patched, pipeline
 from tests.service.test_surroundings import MAY_MOUNT, in_namespace
 
@@ -63,6 +68,10 @@ def attempt(small: Pipeline) -> tuple[dict[str, Any] | None, str]:
             return None, f"unexpected {type(error).__name__}: {error}"
 
 
+def _attempt_in_a_process(small: Pipeline, answers: Connection) -> None:
+    answers.send(attempt(small))
+
+
 def _attempt_at_once(small: Pipeline, together: Barrier, answers: Connection) -> None:
     with _as_a_job(small):  # imports what both need
         together.wait()
@@ -101,7 +110,87 @@ def two_refreshes(stand: Stand) -> Outcome:
     return Outcome(missed=tuple(missed), remark=f"{len(small.published())} records; the other: {refusals[:1]}")
 
 
-@row(PART, f"the disk of the work folder is full, at {len(FREE)} points of a refresh; it has room again, and is refreshed")
+@dataclass
+class Readers:
+    """Callers of what refreshes publish, whose scores nobody has computed by hand: an answer must be whole, in order
+    and without a word. ``releases`` are those that answers were of."""
+
+    port: int
+    small: Pipeline
+    answers: Counter[str] = field(default_factory=Counter)
+    words: Counter[str] = field(default_factory=Counter)
+    releases: set[str] = field(default_factory=set)
+
+    def __enter__(self) -> Readers:
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._read, args=(seed,)) for seed in range(3)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _read(self, seed: int) -> None:
+        dice, log = random.Random(seed), self.small.data.log
+        while not self._stop.wait(0.02):
+            ids = dice.sample(log.item_ids, 10)
+            body = {"user_id": dice.choice(log.user_ids), "candidates": [{"id": item} for item in ids]}
+            client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+            try:
+                client.request("POST", "/v1/rank", json.dumps(body))
+                self.answers[self._verdict(ids, json.loads(client.getresponse().read()))] += 1
+            except (OSError, http.client.HTTPException) as error:
+                self.answers[type(error).__name__] += 1
+            finally:
+                client.close()
+
+    def _verdict(self, ids: list[str], document: dict[str, Any]) -> str:
+        if "error" in document:
+            return str(document["error"]["code"])
+        self.releases.add(document["release"])
+        self.words.update(document["degraded"])
+        scores = [item["score"] for item in document["items"]]
+        is_whole = sorted(item["id"] for item in document["items"]) == sorted(ids)
+        return "well" if is_whole and scores == sorted(scores, reverse=True) else "wrong"
+
+
+@row(PART, "three refreshes publish while the service ranks, each with interactions that came in since")
+def refreshes_while_ranking(stand: Stand) -> Outcome:
+    url = url_of(stand.valkey())
+    small = installation(stand.folder / "live", url, PREFIX)
+    entry, trouble = attempt(small)
+    if entry is None:
+        raise TroubleError(trouble)
+    service = stand.serve(url, artifacts=small.folder / "artifacts", **PATIENT)
+    published = [entry["release"]]
+    context = multiprocessing.get_context("spawn")
+    with Readers(service.port, small) as readers:
+        for turn in range(3):
+            small.stream(*((f"u{at}", f"i{at}", 5.0, LATER_MS + 1000 * (turn + 1) + at) for at in range(20)))
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_attempt_in_a_process, args=(small, sender))
+            process.start()
+            entry, trouble = receiver.recv()
+            process.join()
+            if entry is None:
+                raise TroubleError(trouble)
+            published.append(entry["release"])
+            eventually(lambda: is_live(service, published[-1]), "what was published is not served")
+    foreign = readers.releases - set(published)
+    return Outcome(
+        requests=readers.answers.total(),
+        wrong=readers.answers["wrong"],
+        failed=readers.answers.total() - readers.answers["well"] - readers.answers["wrong"],
+        degraded=tuple(readers.words),
+        missed=(f"answers of {', '.join(foreign)}",) if foreign else (),
+        remark=f"{len(set(published))} releases",
+    )
+
+
+@row(PART, f"the disk of a work folder is full at {len(FREE)} points of a refresh; then there is room again")
 def disk_full(stand: Stand) -> Outcome:
     url = url_of(stand.valkey())
     disk = stand.folder / "disk"

@@ -28,7 +28,7 @@ from tests.service.tiny import ITEMS
 PART = "Language models"
 WORDS = frozenset({"no_rerank", "rerank_off", "rerank_busy", "rerank_late", "rerank_failed"})
 FORCED = {"rerank": "force"}
-ASKED_OF_CANARIES = (PROMPT.parts({}, [], "film d"), PROMPT.parts({}, [], "film a"))
+ASKED_OF_CANARIES = (PROMPT.parts({}, [], "film a"), PROMPT.parts({}, [], "film d"))
 """Nobody's history is in them, but in every caller's."""
 
 WELL, SAME_FOR_ALL, ITS_OWN = 0, 1, 2
@@ -156,7 +156,7 @@ def reranking(stand: Stand) -> tuple[ModelServerProcess, Service, Traffic, Traff
     """A service with a reranker that is on, callers who ask for it, and callers who do not."""
     redis, models = stand.valkey(), model_server(stand)
     stand.install(redis.client)
-    canary = Canary(prompts=ASKED_OF_CANARIES, probabilities=(inverted("film d"), inverted("film a")))
+    canary = Canary(prompts=ASKED_OF_CANARIES, probabilities=(inverted("film a"), inverted("film d")))
     service = stand.serve(
         url_of(redis), default_deadline_ms=2000, reranker=_folder(stand, canary),
         reranker_url=f"http://127.0.0.1:{models.port}", rerank_check_seconds=1,

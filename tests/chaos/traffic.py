@@ -76,6 +76,7 @@ class Traffic:
     """Requests of all users from when the context is entered until it is left.
 
     ``offsets``: what releases that may be live add to the logit of every score; each answer is of one of them.
+    ``candidates``: how many a request has; None: from two to all items.
     ``reranked``: ids in the order that the reranker gives them where ``body`` asks it to.
     """
 
@@ -86,6 +87,7 @@ class Traffic:
     deadline_ms: float | None = None
     callers: int = CALLERS
     reranked: Sequence[str] = ()
+    candidates: int | None = None
     body: Mapping[str, Any] = field(default_factory=dict)
     answers: list[Answered] = field(default_factory=list)
     probes: Counter[bool] = field(default_factory=Counter)
@@ -169,7 +171,7 @@ class Traffic:
             if self._stop.wait(PAUSE_SECONDS):
                 break
             user = dice.choice(self.known)
-            chosen = dice.sample(self.items, dice.randint(2, len(self.items)))
+            chosen = dice.sample(self.items, self.candidates or dice.randint(2, len(self.items)))
             if client is None or number % FRESH_CONNECTION == 0:
                 if client is not None:
                     client.close()

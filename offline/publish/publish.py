@@ -16,7 +16,16 @@ from offline.publish.comparison import NewModel, check_acceptable, refusal
 from offline.publish.connection import Store
 from offline.publish.producer import held_of, knowledge_publication, let_go, served, spaces_of
 from offline.publish.records import Written
-from offline.publish.staging import Contents, Staging, end_change, items_changed, restore_live, restore_trained, store_artifact, trained_files
+from offline.publish.staging import (
+    Contents,
+    Staging,
+    end_change,
+    items_changed,
+    restore_live,
+    restore_trained,
+    store_artifact,
+    trained_files,
+)
 from offline.publish.undo import installation
 
 

@@ -28,6 +28,7 @@ from tests.chaos.on_files import PATIENT, is_live
 from tests.chaos.rows import Outcome, row
 from tests.chaos.stand import PREFIX, ROOT, Stand, TroubleError, eventually, url_of
 from tests.offline.pipeline import LATER_MS, Pipeline, patched, pipeline
+from tests.offline.test_kills import PRELOADED
 from tests.service.test_surroundings import MAY_MOUNT, in_namespace
 
 PART = "Jobs"
@@ -68,14 +69,30 @@ def attempt(small: Pipeline) -> tuple[dict[str, Any] | None, str]:
             return None, f"unexpected {type(error).__name__}: {error}"
 
 
-def _attempt_in_a_process(small: Pipeline, answers: Connection) -> None:
+def _attempt(small: Pipeline, answers: Connection, together: Barrier) -> None:
+    together.wait()
     answers.send(attempt(small))
 
 
-def _attempt_at_once(small: Pipeline, together: Barrier, answers: Connection) -> None:
-    with _as_a_job(small):  # imports what both need
-        together.wait()
-    answers.send(attempt(small))
+@dataclass
+class Attempts:
+    """Refreshes in processes of their own, which are forked from one that has imported everything."""
+
+    def __post_init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(PRELOADED)
+
+    def at_once(self, small: Pipeline, count: int = 1) -> list[tuple[dict[str, Any] | None, str]]:
+        """What came of so many that begin at the same moment, as of ``attempt``."""
+        together = self._context.Barrier(count)
+        pipes = [self._context.Pipe(duplex=False) for _ in range(count)]
+        processes = [self._context.Process(target=_attempt, args=(small, sender, together)) for _, sender in pipes]
+        for process in processes:
+            process.start()
+        ends: list[tuple[dict[str, Any] | None, str]] = [receiver.recv() for receiver, _ in pipes]
+        for process in processes:
+            process.join()
+        return ends
 
 
 @row(PART, "a refresh killed (SIGKILL) at 20 points of its way, and resumed")
@@ -88,17 +105,10 @@ def refresh_killed(stand: Stand) -> Outcome:
 def two_refreshes(stand: Stand) -> Outcome:
     url = url_of(stand.valkey())
     small = installation(stand.folder / "two", url, "two")
-    context = multiprocessing.get_context("spawn")
-    together = context.Barrier(2)
-    pipes = [context.Pipe(duplex=False) for _ in range(2)]
-    processes = [context.Process(target=_attempt_at_once, args=(small, together, sender)) for _, sender in pipes]
-    for process in processes:
-        process.start()
     alone = installation(stand.folder / "alone", url, "alone")
-    entry, trouble = attempt(alone)
-    ends = [receiver.recv() for receiver, _ in pipes]
-    for process in processes:
-        process.join()
+    attempts = Attempts()
+    ends = attempts.at_once(small, 2)
+    ((entry, trouble),) = attempts.at_once(alone)
     missed = [f"alone: {trouble}"] if entry is None else []
     refusals = [trouble for entry, trouble in ends if entry is None]
     if len(refusals) != 1 or not refusals[0].startswith("LockedError: another job is at work"):
@@ -161,20 +171,16 @@ class Readers:
 def refreshes_while_ranking(stand: Stand) -> Outcome:
     url = url_of(stand.valkey())
     small = installation(stand.folder / "live", url, PREFIX)
-    entry, trouble = attempt(small)
+    attempts = Attempts()
+    ((entry, trouble),) = attempts.at_once(small)
     if entry is None:
         raise TroubleError(trouble)
     service = stand.serve(url, artifacts=small.folder / "artifacts", **PATIENT)
     published = [entry["release"]]
-    context = multiprocessing.get_context("spawn")
     with Readers(service.port, small) as readers:
         for turn in range(3):
             small.stream(*((f"u{at}", f"i{at}", 5.0, LATER_MS + 1000 * (turn + 1) + at) for at in range(20)))
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_attempt_in_a_process, args=(small, sender))
-            process.start()
-            entry, trouble = receiver.recv()
-            process.join()
+            ((entry, trouble),) = attempts.at_once(small)
             if entry is None:
                 raise TroubleError(trouble)
             published.append(entry["release"])

@@ -163,8 +163,8 @@ def reranking(stand: Stand) -> tuple[ModelServerProcess, Service, Traffic, Traff
     )  # fmt: skip
     eventually(lambda: reranking_is(service, "on"), "the reranker never was on")
     known = [item for item in ITEMS if item.id in IDS]
-    asking = stand.traffic(service, items=known, body=FORCED, reranked=IDS, callers=2)
     others = stand.stack.enter_context(Traffic(service.port, stand.users, items=known, callers=2))
+    asking = stand.traffic(service, items=known, body=FORCED, reranked=IDS, callers=2)
     return models, service, asking, others
 
 

@@ -194,15 +194,15 @@ def _sampled(stand: Stand, publisher: Publisher, service: Service, sampler: Samp
 def growth(samples: list[Sample]) -> tuple[str, tuple[str, ...]]:
     """What the numbers of these samples do, in words, and which of them grow."""
     minutes = np.array([sample.minutes for sample in samples])
-    told, missed = [], []
+    lines, missed = [], []
     for name, unit, most in (("pss", " MB", MOST_MB_PER_MINUTE), ("rss", " MB", MOST_MB_PER_MINUTE),
                              ("descriptors", "", 1.0), ("threads", "", 0.2)):  # fmt: skip
         values = np.array([getattr(sample, name) for sample in samples], np.float64)
         per_minute, half = slope(minutes, values)
-        told.append(f"{name} {np.median(values):.0f}{unit}, {per_minute:+.3f} ± {half:.3f} a minute")
+        lines.append(f"{name} {np.median(values):.0f}{unit}, {per_minute:+.3f} ± {half:.3f} a minute")
         if per_minute - half > 0 and per_minute > most:
             missed.append(f"{name} grows")
-    return f"{len(samples)} samples: {', '.join(told)}", tuple(missed)
+    return f"{len(samples)} samples: {', '.join(lines)}", tuple(missed)
 
 
 def _cells(sample: Sample) -> tuple[float, ...]:

@@ -117,7 +117,7 @@ def two_refreshes(stand: Stand) -> Outcome:
         missed.append("what is published is not as of one refresh")
     if sorted(small.model.paid()) != sorted(alone.model.paid()):
         missed.append("answers of the language model were paid twice")
-    return Outcome(missed=tuple(missed), remark=f"{len(small.published())} records; the other: {refusals[:1]}")
+    return Outcome(missed=tuple(missed), remark="; ".join(text.partition(" in ")[0] for text in refusals))
 
 
 @dataclass

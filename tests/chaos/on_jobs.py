@@ -32,8 +32,8 @@ from tests.offline.test_kills import PRELOADED
 from tests.service.test_surroundings import MAY_MOUNT, in_namespace
 
 PART = "Jobs"
-DISK = 32 << 20
-FREE = (0, 4 << 10, 16 << 10, 32 << 10, 64 << 10, 96 << 10, 128 << 10, 192 << 10, 256 << 10, 384 << 10)
+DISK = 128 << 20
+FREE = tuple(kilobytes << 10 for kilobytes in (0, 4, 32, 128, 384, 512, 768, 1024, 1536, 2048))
 """Bytes that a full disk still has, so that it is full at different moments of a refresh."""
 
 
@@ -213,7 +213,12 @@ def disk_full(stand: Stand) -> Outcome:
     missed = [line["missed"] for line in lines if line["missed"]]
     how = "" if MAY_MOUNT else "; files could grow no longer instead (RLIMIT_FSIZE), for want of a mount namespace"
     messages = "; ".join(dict.fromkeys(text.partition(":")[0] for text in failures))
-    return Outcome(missed=tuple(missed), remark=f"{len(failures)} of {len(lines)} refreshes failed ({messages}){how}")
+    paid = sorted(line["paid"] for line in lines)
+    return Outcome(
+        missed=tuple(missed),
+        remark=f"{len(failures)} of {len(lines)} refreshes failed ({messages}), after {paid[0]} to {paid[-1]} answers "
+        f"of the language model; each was resumed{how}",
+    )
 
 
 def refresh_on_full_disk(disk: str, url: str) -> None:

@@ -10,14 +10,14 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from models.contract.arrays import FloatArray
 from tests.chaos.on_files import OFFSET, PATIENT, is_live, publish_other
 from tests.chaos.rows import Goal, Outcome, row
 from tests.chaos.stand import Service, Stand, eventually, url_of
@@ -32,6 +32,7 @@ WARM_SHARE = 0.2
 
 MOST_MB_PER_MINUTE = 1.0
 CANDIDATES = 50
+Doubles = np.ndarray[Any, np.dtype[np.float64]]
 MANY = tuple(TinyItem(f"item-{at}", rating=1.0 + 4.0 * at / 200) for at in range(200))
 
 
@@ -79,7 +80,7 @@ def _fields(path: Path) -> dict[str, int]:
     return {cell[0]: int(cell[1]) for cell in cells if len(cell) > 1 and cell[1].isdigit()}
 
 
-def slope(minutes: FloatArray, values: FloatArray) -> tuple[float, float]:
+def slope(minutes: Doubles, values: Doubles) -> tuple[float, float]:
     """Growth per minute by least squares, and half of its 95 % interval. Neighbouring samples are alike, so the
     interval counts residuals for as many independent ones as their correlation with the next one leaves."""
     centered = minutes - minutes.mean()
@@ -104,8 +105,8 @@ class Strangers:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        works = (self._cancel, self._connect, self._tell)
-        threads = [threading.Thread(target=self._work, args=(each,)) for each in works]
+        works = {"cancelled": self._cancel, "over new connections": self._connect, "interactions": self._tell}
+        threads = [threading.Thread(target=self._work, args=each) for each in works.items()]
         for thread in threads:
             thread.start()
         try:
@@ -115,13 +116,12 @@ class Strangers:
             for thread in threads:
                 thread.join()
 
-    def _work(self, once: object) -> None:
-        assert callable(once)
-        dice = random.Random(once.__name__)
+    def _work(self, name: str, once: Callable[[random.Random], None]) -> None:
+        dice = random.Random(name)
         while not self._stop.wait(0.05):
             try:
                 once(dice)
-                self.counts[once.__name__] += 1
+                self.counts[name] += 1
             except (OSError, http.client.HTTPException):
                 self.counts["failed"] += 1
 
@@ -166,7 +166,7 @@ def soak(stand: Stand) -> Outcome:
     samples = [sample for sample in sampler.samples if sample.minutes >= WARM_SHARE * SECONDS / 60]
     remark, missed = growth(samples)
     (stand.folder / "samples.json").write_text(json.dumps([[*map(float, _cells(each))] for each in sampler.samples]))
-    did = ", ".join(f"{count:,} {name.strip('_')}" for name, count in strangers.counts.items() if name != "failed")
+    did = ", ".join(f"{count:,} {name}" for name, count in strangers.counts.items() if name != "failed")
     if strangers.counts["failed"]:
         missed = (*missed, f"{strangers.counts['failed']} other calls failed")
     return traffic.outcome(missed=missed, remark=f"{remark}; {switches} switches, {did}")

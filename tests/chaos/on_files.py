@@ -121,7 +121,8 @@ def files_damaged_in_use(stand: Stand) -> Outcome:
     return traffic.outcome()
 
 
-@row(PART, "the item table's files cut to nothing in place, by hand, under two workers", Goal(failed=10_000, refused=None, probes_failed=1_000),
+@row(PART, "the item table's files cut to nothing in place, by hand, under two workers",
+     Goal(failed=10_000, refused=None, probes_failed=1_000),
      floor="Whoever shortens a mapped file in place has the kernel kill each process that maps it (SIGBUS). Nothing of "
      "ours does: all writers write another file and rename it. The workers are started again and read the items from "
      "Redis; what was under way is lost.")  # fmt: skip

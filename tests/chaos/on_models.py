@@ -75,7 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
         is_canary = self.path == "/tokenize" or body.get("query") == ASKED_OF_CANARIES[0].user
         if self.mode.value == WELL or (is_canary and self.mode.value == SAME_FOR_ALL):
             status, answer = self.double.answer(self.path, body, None)
-            self._send(status, json.dumps(answer).encode())
+            with suppress(OSError):
+                self._send(status, json.dumps(answer).encode())
             return
         with suppress(OSError):
             kind = KINDS[self.kind.value % len(KINDS)]

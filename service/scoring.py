@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from models.contract.arrays import FloatArray
-from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest, verify_file
+from models.contract.artifact import ArtifactError, ArtifactManifest, ReleaseManifest, ShortageError, verify_file
 from models.contract.encoding import Sample, model_inputs
 from models.contract.items import Columns, ItemTable
 from models.onnx_runtime import has_cuda
@@ -58,9 +58,9 @@ def load_model(folder: Path, release: ReleaseManifest, threads: int) -> CtrModel
     """The model of a release, in parts if it was published so. ArtifactError if the file is missing, is not the
     published one, or does not fit.
 
-    Parts that are not the published ones cost speed alone: the whole model is served, and says so. On CUDA the whole
-    runs in any case, because every request would carry the items' columns to the device. Blocks for as long as reading
-    and optimising the graphs takes.
+    ShortageError if this process cannot read it now. Parts that are not the published ones cost speed alone: the whole
+    model is served, and says so. On CUDA the whole runs in any case, because every request would carry the items'
+    columns to the device. Blocks for as long as reading and optimising the graphs takes.
     """
     whole = folder / release.artifact
     verify_file(whole, release.artifact_sha256, f"release {release.id}: artifact {whole.name}")
@@ -68,6 +68,8 @@ def load_model(folder: Path, release: ReleaseManifest, threads: int) -> CtrModel
     if release.parts and not has_cuda():
         try:
             return _load_parts(parts_folder(whole), release, threads)
+        except ShortageError:
+            raise
         except Exception as error:  # whatever is wrong with the parts, the whole is right
             log.exception("release %s: the model runs as a whole", release.id)
             problem = f"the model runs as a whole: {error}"

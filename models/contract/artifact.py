@@ -6,6 +6,7 @@ A release is complete when its manifest exists: the manifest is written last.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,13 +34,27 @@ class ArtifactError(ValueError):
     """An artifact or a release that this program must not use."""
 
 
+class ShortageError(OSError):
+    """This process cannot read a file just now, whatever is in it. The message says what it lacks, and the remedy."""
+
+
+def unreadable(name: str, error: Exception, remedy: str = REMEDY) -> ArtifactError:
+    """The error of a file, called ``name``, that could not be read. ShortageError instead, if it is not the file's
+    fault."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        raise ShortageError(f"{name} cannot be read now: {error}; allow more descriptors (`ulimit -n`)") from error
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        raise ShortageError(f"{name} cannot be read now: {error or 'no memory is left'}; allow more memory") from error
+    return ArtifactError(f"{name} cannot be read: {error}; {remedy}")
+
+
 def verify_file(path: Path, sha256: str, name: str) -> None:
-    """ArtifactError, which calls the file ``name``, unless it is the published one."""
+    """ArtifactError, which calls the file ``name``, unless it is the published one; ShortageError."""
     try:
         with path.open("rb") as file:
             actual = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ArtifactError(f"{name} cannot be read: {error}; {REMEDY}") from error
+        raise unreadable(name, error) from error
     if actual != sha256:
         raise ArtifactError(f"{name} has sha256 {actual}, not {sha256}; {REMEDY}")
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.contract.arrays import FloatArray
-from models.contract.artifact import ArtifactError, ItemPopularity, verify_file
+from models.contract.artifact import ArtifactError, ItemPopularity, unreadable, verify_file
 from models.contract.events import item_hash
 
 LIKES_DTYPE = np.dtype([("item", "<u8"), ("likes", "<f4")])
@@ -29,13 +29,13 @@ def pack_likes(ids: Sequence[str], likes: FloatArray) -> bytes:
 
 
 def read_likes(folder: Path, described: ItemPopularity) -> npt.NDArray[np.void]:
-    """The rows of the file. ArtifactError if it is not the published one."""
+    """The rows of the file. ArtifactError if it is not the published one; ShortageError."""
     path = folder / described.file
     verify_file(path, described.sha256, f"file {described.file}")
     try:
         rows = np.load(path)
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"file {described.file} cannot be read: {error}") from error
+        raise unreadable(f"file {described.file}", error) from error
     if rows.dtype != LIKES_DTYPE or rows.ndim != 1:
         raise ArtifactError(f"file {described.file} holds no likes of items")
     return np.asarray(rows)

@@ -28,7 +28,7 @@ import numpy as np
 from xxhash import xxh3_128
 
 from models.contract.arrays import IntArray
-from models.contract.artifact import REMEDY, ArtifactError
+from models.contract.artifact import REMEDY, ArtifactError, unreadable
 from models.contract.bulk import DecodedItems, ItemDecoder
 from models.contract.items import FEATURE_COLUMNS, Columns, ItemTable, append_ids, blank_columns, lookup_columns
 
@@ -119,14 +119,14 @@ def read_columns(folder: Path, digests: Mapping[str, str], trusted: Collection[s
     """Private mappings of columns: what is written to them stays with this process. Every page is in memory afterwards.
 
     ArtifactError if a file is missing, shorter than it says, or not of its digest; the files of the digests ``trusted``
-    were looked at before and are what they were.
+    were looked at before and are what they were. ShortageError.
     """
     columns: Columns = {}
     for name, digest in digests.items():
         try:
             columns[name] = np.asarray(np.load(folder / file_of(digest), mmap_mode="c", allow_pickle=False))
         except Exception as error:  # numpy raises whatever its parsers do at a damaged header
-            raise ArtifactError(f"item column {name!r} cannot be read: {error}; {REMEDY}") from error
+            raise unreadable(f"item column {name!r}", error) from error
         content = columns[name].reshape(-1).view(np.uint8)
         if digest in trusted:
             content[:: os.sysconf("SC_PAGE_SIZE")].max(initial=0)

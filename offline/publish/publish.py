@@ -16,7 +16,16 @@ from offline.publish.comparison import NewModel, check_acceptable, refusal
 from offline.publish.connection import Store
 from offline.publish.producer import held_of, knowledge_publication, let_go, served, spaces_of
 from offline.publish.records import Written
-from offline.publish.staging import Contents, Staging, end_change, items_changed, store_artifact
+from offline.publish.staging import (
+    Contents,
+    Staging,
+    end_change,
+    items_changed,
+    restore_live,
+    restore_trained,
+    store_artifact,
+    trained_files,
+)
 from offline.publish.undo import installation
 
 
@@ -63,10 +72,13 @@ def publish(
     if not take_over:
         release.refuse_another(store, config.name)
     staging, report = Staging(config, store, contents), contents.report
+    restore_trained(store, contents.models, report)
     artifact = gate.check_model(contents.models / report.artifact, staging.schema, contents.knowledge.spaces)
     if accept:
         check_acceptable(store, staging.release_id)
-    store_artifact(store, contents.models, report)
+    store_artifact(store, contents.models, trained_files(report))
+    if live is not None and live != staging.release_id:
+        restore_live(store, contents.models, live)
     installation(store)
     store.redis.sadd(PREFIXES, store.keys.prefix)
     if return_to:

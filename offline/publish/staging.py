@@ -226,10 +226,40 @@ def _update_nobody(store: Store, live: str, nobody: tuple[str, ...] | None) -> b
     return True
 
 
-def store_artifact(store: Store, models: Path, report: TrainingReport) -> None:
-    """Put the model and its parts where the services look for them; damaged copies are replaced."""
-    parts = parts_folder(Path(report.artifact))
-    files = {Path(report.artifact): report.sha256} | {parts / name: digest for name, digest in report.parts.items()}
+def trained_files(report: TrainingReport) -> dict[str, str]:
+    """Files of the trained model and of its parts, with their digests."""
+    return _model_files(report.artifact, report.sha256, report.parts)
+
+
+def _model_files(artifact: str, sha256: str, parts: Mapping[str, str]) -> dict[str, str]:
+    folder = parts_folder(Path(artifact))
+    return {artifact: sha256} | {str(folder / name): digest for name, digest in parts.items()}
+
+
+def restore_trained(store: Store, models: Path, report: TrainingReport) -> None:
+    """Put those of the trained model's files that are damaged or gone in the folder ``models`` there again, from what
+    the services read. GateError if that is not whole either."""
+    for name, digest in trained_files(report).items():
+        if file_digest(models / name) != digest:
+            if file_digest(store.artifacts / name) != digest:
+                raise gate.GateError(
+                    f"model file {models / name} is damaged or gone, and so is its copy in {store.artifacts}: run "
+                    "`refresh` or `train --retrain`, which train it again"
+                )
+            write_bytes(models / name, (store.artifacts / name).read_bytes())
+
+
+def restore_live(store: Store, models: Path, live: str) -> None:
+    """Put those of the live release's model files that are damaged or gone where the services look for them, if the
+    folder ``models`` still has them. A release that cannot be read is left as it is."""
+    if (manifest := release.manifest_or_none(store, live)) is not None:
+        files = _model_files(manifest.artifact, manifest.artifact_sha256, manifest.parts)
+        whole = {name: digest for name, digest in files.items() if file_digest(models / name) == digest}
+        store_artifact(store, models, whole)
+
+
+def store_artifact(store: Store, models: Path, files: Mapping[str, str]) -> None:
+    """Put model files, digests by name, where the services look for them; damaged copies are replaced."""
     for name, digest in files.items():
         if file_digest(store.artifacts / name) != digest:
             write_bytes(store.artifacts / name, (models / name).read_bytes())

@@ -67,7 +67,8 @@ class Loader:
         """The release at ``revision``, ready to score.
 
         ``before`` is the loaded release that this one is to replace, if any: what the two share is taken from it.
-        ArtifactError or ScoringError if the release cannot be served, RedisUnavailable if Redis does not answer.
+        ArtifactError or ScoringError if the release cannot be served, ShortageError if this process cannot read it now,
+        RedisUnavailable if Redis does not answer.
         """
         start = time.perf_counter()
         run = _run_in(before)

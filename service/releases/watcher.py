@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from models.contract.artifact import ArtifactError, RefusedModel
+from models.contract.artifact import ArtifactError, RefusedModel, ShortageError
 from service.errors import RedisUnavailable
 from service.ranking.deadline import Deadline
 from service.ranking.degraded import ScoringError
@@ -129,7 +129,7 @@ class Releases:
             take(await self._loader.load(release_id, revision, loaded or self._live))
         except RedisUnavailable:
             raise
-        except (ArtifactError, ScoringError) as error:
+        except (ArtifactError, ScoringError, ShortageError) as error:
             self._refuse(release_id, str(error))
         except Exception as error:  # whatever a publisher wrote, the watcher must go on watching
             log.exception("release %s could not be loaded", release_id)

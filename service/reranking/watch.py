@@ -47,6 +47,9 @@ class CanaryWatch:
             problem = f"no answer to the canaries within {CHECK_SECONDS:g} s"
         except RerankError as error:
             problem = str(error)
+        except Exception as error:  # whatever it is, the canaries were not answered
+            log.exception("the canaries cannot be asked")
+            problem = f"{type(error).__name__}: {error}"
         if not problem:
             if self.off:
                 log.info("the reranker answers its canaries and is on")
@@ -61,10 +64,7 @@ class CanaryWatch:
     async def watch(self) -> None:
         """Look again and again, until cancelled; soon after a failure."""
         while True:
-            try:
-                await self.check()
-            except Exception:
-                log.exception("the canaries cannot be asked")
+            await self.check()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_RETRY_SECONDS if self._failures else self._seconds):
                     await self._doubt.wait()

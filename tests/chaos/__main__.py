@@ -20,12 +20,25 @@ import traceback
 from pathlib import Path
 
 from bench.serving.results import commit
-from tests.chaos import on_clients, on_cluster, on_feedback, on_processes, on_publication, on_redis
+from tests.chaos import (
+    on_clients,
+    on_cluster,
+    on_feedback,
+    on_files,
+    on_jobs,
+    on_models,
+    on_processes,
+    on_publication,
+    on_redis,
+    on_soak,
+)
 from tests.chaos.page import FOLDER, PAGE, Page, save, write_page
 from tests.chaos.rows import ROWS, Outcome, Row
 from tests.chaos.stand import new_stand
 
-PARTS = (on_redis, on_cluster, on_feedback, on_publication, on_processes, on_clients)
+PARTS = (
+    on_redis, on_cluster, on_feedback, on_publication, on_jobs, on_files, on_models, on_processes, on_clients, on_soak
+)  # fmt: skip
 """Importing them registers their rows."""
 
 SOAK = "soak"

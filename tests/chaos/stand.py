@@ -175,9 +175,10 @@ class Stand:
     def teller(self, service: Service) -> Teller:
         return self.stack.enter_context(Teller(service.port))
 
-    def tests(self, *ids: str) -> Outcome:
+    def tests(self, *ids: str, slow: bool = False) -> Outcome:
         """What came of tests: files, or FILE::TEST. TroubleError if they cannot be run."""
-        command = child_python("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", "-rs", *ids)
+        which = () if slow else ("-m", "not slow")
+        command = child_python("-m", "pytest", "-q", "-p", "no:cacheprovider", *which, "-rs", *ids)
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         lines = ended.stdout.splitlines()

@@ -75,7 +75,9 @@ class Answered:
 class Traffic:
     """Requests of all users from when the context is entered until it is left.
 
-    ``offsets``: what releases that may be live add to the logit of every score.
+    ``offsets``: what releases that may be live add to the logit of every score; each answer is of one of them.
+    ``candidates``: how many a request has; None: from two to all items.
+    ``reranked``: ids in the order that the reranker gives them where ``body`` asks it to.
     ``until_refused``: who is refused a connection calls no more, and lost nothing.
     """
 
@@ -85,6 +87,8 @@ class Traffic:
     offsets: Sequence[float] = (0.0,)
     deadline_ms: float | None = None
     callers: int = CALLERS
+    reranked: Sequence[str] = ()
+    candidates: int | None = None
     body: Mapping[str, Any] = field(default_factory=dict)
     until_refused: bool = False
     answers: list[Answered] = field(default_factory=list)
@@ -174,7 +178,7 @@ class Traffic:
             if self._stop.wait(PAUSE_SECONDS):
                 break
             user = dice.choice(self.known)
-            chosen = dice.sample(self.items, dice.randint(2, len(self.items)))
+            chosen = dice.sample(self.items, self.candidates or dice.randint(2, len(self.items)))
             if client is None or number % FRESH_CONNECTION == 0:
                 if client is not None:
                     client.close()
@@ -217,6 +221,12 @@ class Traffic:
             return "wrong"
         if PRIOR in words:
             return "degraded"
+        order = [each["id"] for each in document["items"]]
+        if self.reranked and "no_rerank" not in words:
+            if order != [each for each in self.reranked if each in scores]:
+                return "wrong"
+        elif any(scores[first] < scores[second] for first, second in itertools.pairwise(order)):
+            return "wrong"
 
         def fits(which: tuple[bool, bool]) -> bool:
             return any(  # one release for all of them

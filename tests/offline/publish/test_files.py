@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
+from models.split_model import parts_folder
 from offline.config import RetrievalConfig
+from offline.publish import release
 from offline.publish.connection import Store
+from offline.publish.gate import GateError
+from tests.offline.graphs import constant
 from tests.offline.publish.conftest import Release
 
 RETRIEVAL = RetrievalConfig(matching="marc", popularity_days=0.5)
@@ -50,3 +56,41 @@ def test_damaged_files_are_replaced_and_those_who_map_them_see_nothing(
     for path in opened:
         mapped[path].close()
         opened[path].close()
+
+
+def _files_of(trained: Release, folder: Path) -> list[Path]:
+    return [folder / trained.report.artifact, *sorted(parts_folder(folder / trained.report.artifact).iterdir())]
+
+
+@pytest.mark.parametrize("damage", [_flip, _truncate, _remove])
+def test_a_trained_model_whose_file_is_damaged_is_taken_back_from_what_is_served(
+    store: Store, trained: Release, tmp_path: Path, damage: Callable[[Path, bytes], None]
+) -> None:
+    trained = replace(trained, models=copytree(trained.models, tmp_path / "models"))
+    trained.publish(store)
+    for path, copy in zip(*(_files_of(trained, folder) for folder in (trained.models, store.artifacts)), strict=True):
+        content = path.read_bytes()
+        damage(path, content)
+        assert not trained.publish(store).switched
+        assert path.read_bytes() == copy.read_bytes() == content
+        damage(path, content)
+        copy.unlink()
+        with pytest.raises(GateError, match=f"{path.name} is damaged or gone, .* run `refresh`"):
+            trained.publish(store)
+        for place in (path, copy):
+            place.write_bytes(content)
+
+
+def test_the_live_model_is_written_again_although_another_was_trained_since(
+    store: Store, trained: Release, tmp_path: Path
+) -> None:
+    trained = replace(trained, models=copytree(trained.models, tmp_path / "models"))
+    other = trained.with_gate(max_auc_drop=1.0).scoring("other", constant)
+    trained.publish(store)
+    assert other.publish(store).switched
+    release.rollback(store)
+    for path in _files_of(trained, store.artifacts):
+        content = path.read_bytes()
+        path.unlink()
+        assert other.publish(store).live_before == trained.id
+        assert path.read_bytes() == content

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import threading
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from service.releases.background import run_in_background
 from service.settings import Settings
 from tests.service.conftest import Running, eventually, running
 from tests.service.tiny import ITEMS, Publisher, TinyItem, score_of
+from tests.service.tiny_model import model_bytes
 
 A, B = TinyItem("a", rating=5.0, vector=(0.5, 0.0, 0.0)), TinyItem("b", rating=5.0, vector=None)
 NEW = TinyItem("new", genres=("horror",), rating=2.0, vector=(0.0, 0.0, 1.0))
@@ -182,3 +185,33 @@ async def test_answers_and_errors_come_back() -> None:
     assert await run_in_background(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
         await run_in_background(divmod, 7, 0)
+
+
+async def test_a_process_that_may_open_no_more_files_does_not_take_them_for_damaged(
+    settings: Settings, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor the parts, nor a column: it says what it lacks, serves what it has, and reads them again when it can."""
+    publisher.publish()
+    refusing: list[str] = []
+    opened = io.open
+
+    def open_or_not(file: Any, *arguments: Any, **options: Any) -> Any:
+        if any(word in str(file) for word in refusing):
+            raise OSError(errno.EMFILE, "Too many open files", str(file))
+        return opened(file, *arguments, **options)
+
+    monkeypatch.setattr(io, "open", open_or_not)
+    monkeypatch.setattr("builtins.open", open_or_not)
+    async with running(settings) as service:
+        for number, word in enumerate(("r2.onnx", REQUEST_GRAPH, "column-"), start=2):
+            publisher.publish(f"r{number}", content=model_bytes(offset=0.1 * number), switch=False)
+            refusing.append(word)
+            publisher.redis.set(publisher.keys.live, f"r{number}")
+            reason = (await eventually(service.refused))["reason"]
+            assert "Too many open files" in reason
+            assert "ulimit -n" in reason
+            assert (await service.status())["release"]["id"] == f"r{number - 1}"
+            refusing.clear()
+            await service.follows(id=f"r{number}")
+            assert (await service.status())["release"]["in_parts"]
+            assert {stage["state"] for stage in (await service.status())["stages"].values()} <= {"on", "off"}

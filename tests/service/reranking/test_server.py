@@ -67,6 +67,8 @@ async def test_labels_are_those_of_the_served_tokenizer(server: ModelServer, dou
         {"data": [{"index": at, "score": score} for at, score in enumerate((0.5, 1.5))]},
         {"data": [{"index": at, "score": "high"} for at in range(2)]},
         {"data": None},
+        {"data": [{"index": at, "score": 0.5} for at in (0.0, float("inf"))]},
+        {"data": [{"index": at, "score": 10**400} for at in range(2)]},
     ],
 )
 async def test_what_is_no_probability_of_each_prompt_is_no_verdict(

@@ -58,6 +58,20 @@ async def test_another_tokenizer_is_another_model(watch: CanaryWatch, double: Mo
     assert "another model is served" in watch.off
 
 
+async def test_whatever_goes_wrong_is_a_failure(
+    watch: CanaryWatch, server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await watch.check()
+
+    async def probabilities(*_: object) -> None:
+        raise ArithmeticError("nobody thought of that")
+
+    monkeypatch.setattr(server, "probabilities", probabilities)
+    for _ in range(2):
+        await watch.check()
+    assert watch.off == "ArithmeticError: nobody thought of that"
+
+
 async def test_a_server_that_hangs_fails_too(
     watch: CanaryWatch, double: ModelServerDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:

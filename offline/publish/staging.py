@@ -246,8 +246,8 @@ def restore_trained(store: Store, models: Path, report: TrainingReport) -> None:
         if file_digest(copy) != digest:
             trouble = "is gone" if actual == "absent" else f"has digest {actual}, not {digest}"
             raise gate.GateError(
-                f"model {path} cannot be published: {name} {trouble}, and there is no whole copy at {copy}: run `refresh` "
-                "or `train --retrain`, which train it again"
+                f"model {path} cannot be published: {name} {trouble}, and there is no whole copy at {copy}: run "
+                "`refresh` or `train --retrain`, which train it again"
             )
         write_bytes(path, copy.read_bytes())
 

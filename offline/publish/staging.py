@@ -240,13 +240,16 @@ def restore_trained(store: Store, models: Path, report: TrainingReport) -> None:
     """Put those of the trained model's files that are damaged or gone in the folder ``models`` there again, from what
     the services read. GateError if that is not whole either."""
     for name, digest in trained_files(report).items():
-        if file_digest(models / name) != digest:
-            if file_digest(store.artifacts / name) != digest:
-                raise gate.GateError(
-                    f"model file {models / name} is damaged or gone, and so is its copy in {store.artifacts}: run "
-                    "`refresh` or `train --retrain`, which train it again"
-                )
-            write_bytes(models / name, (store.artifacts / name).read_bytes())
+        path, copy = models / name, store.artifacts / name
+        if (actual := file_digest(path)) == digest:
+            continue
+        if file_digest(copy) != digest:
+            trouble = "is gone" if actual == "absent" else f"has digest {actual}, not {digest}"
+            raise gate.GateError(
+                f"model {path} cannot be published: {name} {trouble}, and there is no whole copy at {copy}: run "
+                "`refresh` or `train --retrain`, which train it again"
+            )
+        write_bytes(path, copy.read_bytes())
 
 
 def restore_live(store: Store, models: Path, live: str) -> None:

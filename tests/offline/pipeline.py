@@ -20,7 +20,6 @@ import pytest
 import redis
 
 from models.contract.artifact import METADATA_KEY, ArtifactManifest, ModelName
-from models.contract.encoding import model_inputs
 from models.contract.events import Interaction
 from models.contract.keys import Keys
 from models.contract.knowledge import KnowledgeRecord
@@ -300,7 +299,7 @@ class Training(ModuleType):
             architecture="din",
             feature_schema=schema,
             spaces=knowledge.spaces,
-            inputs=model_inputs(schema),
+            inputs=("item_numeric",),
             item_rows=len(log.item_ids) + 1,
             trained_until_ms=int(log.time_ms[splits.trained_rows - 1]),
             metrics={"validation_auc": 0.7},

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
+from shutil import copytree
 
 import pytest
 
@@ -223,11 +225,18 @@ def test_another_space_is_not_compared(store: Store, good: Release) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"half of it", None])
-def test_a_live_model_that_cannot_be_read_holds_nobody_back(store: Store, good: Release, damage: bytes | None) -> None:
+def test_a_live_model_that_cannot_be_read_holds_nobody_back(
+    store: Store, good: Release, tmp_path: Path, damage: bytes | None
+) -> None:
     good.publish(store)
+    good = replace(good, models=copytree(good.models, tmp_path / "models"))
+    worse = good.scoring("worse", constant)
     file = store.artifacts / good.report.artifact
     file.unlink() if damage is None else file.write_bytes(damage)
-    published = good.scoring("worse", constant).publish(store)
+    assert not worse.publish(store).switched, "the work folder has it: written again, it is compared"
+    for place in (file, good.models / file.name):
+        place.unlink() if damage is None else place.write_bytes(damage)
+    published = worse.with_gate(max_auc_drop=0.02).publish(store)  # another question than the one that was answered
     assert published.switched
     assert published.notes[0].startswith(f"not compared with the live model: its file {file.name} is damaged or gone")
 

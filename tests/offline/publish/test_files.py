@@ -75,7 +75,7 @@ def test_a_trained_model_whose_file_is_damaged_is_taken_back_from_what_is_served
         assert path.read_bytes() == copy.read_bytes() == content
         damage(path, content)
         copy.unlink()
-        with pytest.raises(GateError, match=f"{path.name} is damaged or gone, .* run `refresh`"):
+        with pytest.raises(GateError, match=f"{path.name} cannot be published: .* run `refresh`"):
             trained.publish(store)
         for place in (path, copy):
             place.write_bytes(content)

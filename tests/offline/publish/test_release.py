@@ -17,7 +17,7 @@ from models.contract.schema import FeatureSchema
 from models.split_model import ITEM_GRAPH, REQUEST_GRAPH, parts_folder
 from offline.data.catalogue import DataError
 from offline.knowledge.vectors import Knowledge
-from offline.publish import release
+from offline.publish import gate, release
 from offline.publish.connection import Store
 from offline.publish.gate import GateError
 from offline.publish.producer import spaces_of
@@ -341,12 +341,15 @@ def test_a_publication_killed_before_the_switch_is_switched_by_the_next(
     assert release.live_release(store) == second.id
 
 
-def test_a_refused_release_leaves_no_key_behind(store: Store, trained: Release) -> None:
+def test_a_refused_release_leaves_no_key_behind(
+    store: Store, trained: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that the gate refuses when it is staged."""
     trained.publish(store)
     before = set(content_of(store))
-    second = trained.next("second")
-    with pytest.raises(GateError, match="has digest"):
-        replace(second, report=replace(second.report, sha256="0" * 64)).publish(store)
+    monkeypatch.setattr(gate, "_artifact", lambda *_: ["its artifact is damaged"])
+    with pytest.raises(GateError, match="its artifact is damaged"):
+        trained.next("second").publish(store)
     assert set(content_of(store)) == before
 
 

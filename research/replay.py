@@ -270,7 +270,7 @@ async def _sent(client: httpx2.AsyncClient, path: str, body: dict[str, Any], res
             if response.status_code == 200:
                 answer: dict[str, Any] = response.json()
                 return answer
-            if response.status_code != 503:
+            if response.status_code not in (429, 503):
                 raise DataError(f"the service refused {path}: {response.text[:500]}")
         result.repeated += 1
         await asyncio.sleep(_PAUSE_S)

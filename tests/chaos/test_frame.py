@@ -62,7 +62,8 @@ def ranked(user_at: int, *, history: bool = True, knowledge: bool = True, words:
         scores = {
             each["id"]: KNOWN[user_at].scores(ITEM[each["id"]])[history, knowledge] for each in body["candidates"]
         }
-        items = [{"id": item, "score": score} for item, score in scores.items()]
+        best_first = sorted(scores.items(), key=lambda entry: -entry[1])
+        items = [{"id": item, "score": score} for item, score in best_first]
         return 200, {"items": items, "degraded": list(words)}
 
     return answer
@@ -71,6 +72,11 @@ def ranked(user_at: int, *, history: bool = True, knowledge: bool = True, words:
 def _one_item_too_few(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     status, document = ranked(0)(body)
     return status, document | {"items": document["items"][1:]}
+
+
+def _worst_first(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    status, document = ranked(0)(body)
+    return status, document | {"items": document["items"][::-1]}
 
 
 def _refused(_: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -92,6 +98,7 @@ def _broken(_: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         (ranked(1), "wrong"),
         (ranked(1, knowledge=False, words=("no_knowledge",)), "wrong"),
         (_one_item_too_few, "wrong"),
+        (_worst_first, "wrong"),
         (_refused, "refused"),
         (_broken, "failed"),
     ],

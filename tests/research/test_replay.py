@@ -121,7 +121,7 @@ def test_what_is_refused_for_a_while_is_sent_again(monkeypatch: pytest.MonkeyPat
         if len(calls) == 1:
             raise httpx2.ConnectError("down", request=request)
         if len(calls) == 2:
-            return httpx2.Response(503, json={})
+            return httpx2.Response(429, json={})
         return httpx2.Response(200, json={"items": []})
 
     served(monkeypatch, answer)

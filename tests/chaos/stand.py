@@ -177,8 +177,8 @@ class Stand:
 
     def tests(self, *ids: str, slow: bool = False) -> Outcome:
         """What came of tests: files, or FILE::TEST. TroubleError if they cannot be run."""
-        which = () if slow else ("-m", "not slow")
-        command = child_python("-m", "pytest", "-q", "-p", "no:cacheprovider", *which, "-rs", *ids)
+        which = () if slow else ("-m", "not slow")  # and no -q, of which pyproject.toml has one: two tell no counts
+        command = child_python("-m", "pytest", "-p", "no:cacheprovider", *which, "-rs", *ids)
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         lines = ended.stdout.splitlines()

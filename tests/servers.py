@@ -132,7 +132,7 @@ class Cluster:
             info: Any = server.client.cluster("info")
             if info["cluster_state"] != "ok" or int(info["cluster_known_nodes"]) != len(self.servers):
                 return False
-        return all(_is_linked(replica) for replica in self.replicas)
+        return all(is_linked(replica) for replica in self.replicas)
 
     def move_slot(self, slot: int, source: Server, target: Server, *, finish: bool = True) -> None:
         """Move a slot and its keys between two primaries, as an administrator would. Without ``finish`` the keys have
@@ -152,7 +152,8 @@ def _id_of(server: Server) -> str:
     return identifier.decode() if isinstance(identifier, bytes) else str(identifier)
 
 
-def _is_linked(replica: Server) -> bool:
+def is_linked(replica: Server) -> bool:
+    """Whether a server is a replica that has what its primary has."""
     info: Any = replica.client.info("replication")
     return bool(info["role"] == "slave" and info["master_link_status"] == "up")
 
@@ -215,7 +216,7 @@ def running_sentinel(folder: Path, *, replicas: int = 0) -> Iterator[Watched]:
         for at in range(replicas):
             servers.append(Server(folder / f"replica-{at}", ports[at + 1], ["--replicaof", "127.0.0.1", str(ports[0])]))
             stack.callback(servers[-1].close)
-            eventually(lambda replica=servers[-1]: _is_linked(replica))  # type: ignore[misc]
+            eventually(lambda replica=servers[-1]: is_linked(replica))  # type: ignore[misc]
         config = f"sentinel monitor main 127.0.0.1 {ports[0]} 1\nsentinel down-after-milliseconds main 300\n"
         sentinel = Server(folder / "sentinel", ports[-1], config=f"{config}sentinel failover-timeout main 2000\n")
         stack.callback(sentinel.close)

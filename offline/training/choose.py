@@ -106,45 +106,43 @@ def _leave_out(architecture: Served, error: TrainingError) -> None:
 
 
 def _all_tried(candidates: Sequence[TimedModel], splits: SplitRows, ceiling_ms: float) -> list[Tried]:
-    """The candidates in their order; those that are too slow are not trained, but the fastest of them is if nothing
-    else is fast enough."""
-    slow = [candidate for candidate in candidates if not _is_fast_enough(candidate.milliseconds, ceiling_ms)]
-    tried = {
-        of.architecture: of for candidate in candidates if candidate not in slow for of in _trained(candidate, splits)
-    }
-    fastest = min(slow, key=lambda candidate: candidate.milliseconds or 0.0, default=None)
-    if fastest and not any(_is_fast_enough(of.milliseconds, ceiling_ms) for of in tried.values()):
-        tried |= {of.architecture: of for of in _trained(fastest, splits)}
-    for candidate in slow:
-        untrained = Tried(candidate.architecture, None, None, candidate.milliseconds or 0.0, 0.0)
-        tried.setdefault(candidate.architecture, untrained)
-    return [tried[candidate.architecture] for candidate in candidates if candidate.architecture in tried]
+    """The candidates in their order, but those whose training fails. One that is too slow is not trained, unless it is
+    the fastest of these and nothing else is fast enough."""
+    tried: dict[Served, Tried | None] = {}
+    slow: list[tuple[float, TimedModel]] = []
+    for candidate in candidates:
+        if candidate.milliseconds is None or _is_fast_enough(candidate.milliseconds, ceiling_ms):
+            tried[candidate.architecture] = _tried(candidate, splits)
+        else:
+            untrained = Tried(candidate.architecture, None, None, candidate.milliseconds, 0.0)
+            tried[candidate.architecture] = untrained
+            slow.append((candidate.milliseconds, candidate))
+    served = [of for of in tried.values() if of is not None and _is_fast_enough(of.milliseconds, ceiling_ms)]
+    if slow and not served:
+        _, fastest = min(slow, key=lambda timed: timed[0])
+        tried[fastest.architecture] = _tried(fastest, splits)
+    return [of for of in tried.values() if of is not None]
 
 
-def _is_fast_enough(milliseconds: float | None, ceiling_ms: float) -> bool:
-    """Also for a model that is not timed yet."""
-    return milliseconds is None or milliseconds <= (1.0 + DOUBT) * ceiling_ms
+def _is_fast_enough(milliseconds: float, ceiling_ms: float) -> bool:
+    return milliseconds <= (1.0 + DOUBT) * ceiling_ms
 
 
-def _trained(candidate: TimedModel, splits: SplitRows) -> list[Tried]:
-    """The candidate, trained; nothing if it cannot be."""
-    try:
-        return [_tried(candidate, splits)]
-    except TrainingError as error:
-        _leave_out(candidate.architecture, error)
-        return []
-
-
-def _tried(candidate: TimedModel, splits: SplitRows) -> Tried:
+def _tried(candidate: TimedModel, splits: SplitRows) -> Tried | None:
+    """The candidate, trained on the bounded samples; None if it cannot be."""
     began, training, encoder = time.process_time(), candidate.config.training, candidate.encoder
     training = training.model_copy(update={"epochs": min(training.epochs, training.choice.epochs), "patience": 1})
     validation = splits.rows["validation"]
-    fitted = fit(candidate.spec, training, encoder, splits, training.seeds[0])
-    seconds = time.process_time() - began
-    scores = predict(fitted.model, encoder, validation)
-    milliseconds = candidate.milliseconds
-    if milliseconds is None:
-        milliseconds = _milliseconds(candidate, fitted.model, splits)
+    try:
+        fitted = fit(candidate.spec, training, encoder, splits, training.seeds[0])
+        seconds = time.process_time() - began
+        scores = predict(fitted.model, encoder, validation)
+        milliseconds = candidate.milliseconds
+        if milliseconds is None:
+            milliseconds = _milliseconds(candidate, fitted.model, splits)
+    except TrainingError as error:
+        _leave_out(candidate.architecture, error)
+        return None
     of_scores = quality(encoder.labels[validation], scores, encoder.log.user[validation])
     return Tried(candidate.architecture, scores, of_scores, milliseconds, seconds)
 

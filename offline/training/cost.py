@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ SCORED = 500
 """Candidates of the request that is timed."""
 
 REFERENCE_MS = 1.5
-"""Of the yardstick on the core that all times are told of: one of an AMD EPYC with AVX-512, as docs/quality.md and
-docs/performance.md were measured on. A core with AVX2 alone takes 1.8 to 2."""
+"""Of the yardstick on the core that all times are told of. It was never timed there: the core stands for the AMD EPYC
+with AVX-512 that docs/quality.md's first times are of, and the number makes those of MovieLens-1M come out about the
+same. An AMD EPYC with AVX2 alone took 1.8 to 2.4 (2026-11-30)."""
 
 _USERS = 30
 _REPEATS = 5
@@ -50,7 +51,7 @@ def scoring_milliseconds(content: bytes, encoder: SampleEncoder, rows: IntArray)
         for row in generator.choice(rows, _USERS, replace=len(rows) < _USERS):
             items = generator.integers(1, len(encoder.table), size=SCORED)
             sample = Sample(encoder.users(np.array([row])), items)
-            ratios.append(ratio_to_yardstick(lambda of=sample: model.scores(of, encoder.table, columns)))  # type: ignore[misc]
+            ratios.append(ratio_to_yardstick(partial(model.scores, sample, encoder.table, columns)))
     return REFERENCE_MS * float(np.median(ratios))
 
 

@@ -10,21 +10,20 @@ from redis.crc import key_slot
 
 from models.redis_address import RedisAddress
 from tests.chaos.on_redis import (
+    DEADLINE_MS,
     LATE,
-    LESS,
     MANY,
     PART,
-    PATIENT_MS,
     Crowd,
     concluded,
-    is_linked,
     process_of,
     role_of,
     serve,
 )
 from tests.chaos.rows import Goal, Outcome, row
 from tests.chaos.stand import Service, Stand, eventually
-from tests.servers import Cluster, Server, running_cluster
+from tests.chaos.traffic import LESS
+from tests.servers import Cluster, Server, is_linked, running_cluster
 from tests.service.tiny import Publisher
 
 
@@ -49,7 +48,7 @@ def pointer_shard(cluster: Cluster, publisher: Publisher) -> tuple[Server, Serve
 def cluster_primary_killed(stand: Stand) -> Outcome:
     cluster, publisher, service = clustered(stand)
     primary, replica = pointer_shard(cluster, publisher)
-    traffic, crowd = stand.traffic(service, deadline_ms=PATIENT_MS), Crowd.of(stand, service, MANY)
+    traffic, crowd = stand.traffic(service, deadline_ms=DEADLINE_MS), Crowd.of(stand, service, MANY)
     with traffic.trouble():
         primary.kill()
         eventually(lambda: role_of(replica) == "master", "no replica took over")
@@ -79,7 +78,7 @@ def cluster_primary_hangs(stand: Stand) -> Outcome:
 @row(PART, "all slots of users move to other primaries of the cluster, one after the other, and back", Goal())
 def cluster_slots_moved(stand: Stand) -> Outcome:
     cluster, publisher, service = clustered(stand)
-    traffic, crowd = stand.traffic(service, deadline_ms=PATIENT_MS), Crowd.of(stand, service, MANY)
+    traffic, crowd = stand.traffic(service, deadline_ms=DEADLINE_MS), Crowd.of(stand, service, MANY)
     names = [*(user.id for user in stand.users), *crowd.users]
     slots = sorted({key_slot(publisher.keys.user_history(name).encode()) for name in names})
     with traffic.trouble():

@@ -9,10 +9,10 @@ import time
 from typing import Any
 
 from models.contract.events import Interaction
-from tests.chaos.on_redis import LESS, MANY, PART, PATIENT_MS, Crowd, concluded, serve
+from tests.chaos.on_redis import DEADLINE_MS, MANY, PART, Crowd, concluded, serve
 from tests.chaos.rows import Goal, Outcome, row
 from tests.chaos.stand import Service, Stand, url_of
-from tests.chaos.traffic import Traffic
+from tests.chaos.traffic import LESS, Traffic
 from tests.servers import Server
 
 EVENTS, LONGEST = 1000, 11_250
@@ -61,7 +61,7 @@ def many_events_of_a_full_history(stand: Stand) -> Outcome:
         before = appended(server)
         send(service, user, EVENTS, 10**12)
         bytes_of[user] = appended(server) - before
-    traffic = stand.traffic(service, deadline_ms=PATIENT_MS)
+    traffic = stand.traffic(service, deadline_ms=DEADLINE_MS)
     with traffic.trouble():
         for number in range(1, ROUNDS + 1):
             for user, seconds in seconds_of.items():
@@ -104,7 +104,7 @@ def accepted_interactions_on_disk(stand: Stand) -> Outcome:
     careful, hasty = (serve(stand, url_of(server), feedback_fsyncs=servers) for servers in (1, 0))
     always, everysec = (on_disk(server, careful, policy) for policy in ("always", "everysec"))
     none = on_disk(server, hasty, "everysec")
-    traffic = stand.traffic(careful, deadline_ms=PATIENT_MS)
+    traffic = stand.traffic(careful, deadline_ms=DEADLINE_MS)
     crowd, others = Crowd.of(stand, careful, MANY), Crowd.of(stand, hasty, name="other")
     stand.wait(3.0)
     with traffic.trouble():

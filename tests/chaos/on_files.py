@@ -23,7 +23,7 @@ OFFSET = 0.5
 PATIENT: Mapping[str, Any] = {"default_deadline_ms": 10_000, "max_deadline_ms": 10_000}
 """Deadlines are not what these rows are about: beside busy neighbours a short one has words of its own."""
 
-NO_MOUNTS = "not done here: this machine lets nobody make a mount namespace"
+NO_MOUNTS = "this machine lets nobody make a mount namespace"
 
 
 def installed(stand: Stand, server: Server) -> Publisher:
@@ -222,7 +222,7 @@ def artifacts_read_only(stand: Stand) -> Outcome:
 def _served_in(stand: Stand, script: str, **settings: Any) -> Outcome:
     """A start and a switch in the surroundings that a shell script makes."""
     if not MAY_MOUNT:
-        return Outcome(remark=NO_MOUNTS)
+        return Outcome(done=False, remark=NO_MOUNTS)
     server = stand.valkey()
     publisher = stand.install(server.client)
     settings = {"artifacts": stand.folder / "data/artifacts", **PATIENT, **settings}

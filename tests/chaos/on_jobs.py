@@ -65,7 +65,7 @@ def attempt(small: Pipeline) -> tuple[dict[str, Any] | None, str]:
             return small.refresh(), ""
         except EXPECTED as error:
             return None, f"{type(error).__name__}: {error}"
-        except Exception as error:  # noqa: BLE001 - it is told
+        except Exception as error:  # noqa: BLE001 - the caller judges it
             return None, f"unexpected {type(error).__name__}: {error}"
 
 
@@ -211,6 +211,8 @@ def disk_full(stand: Stand) -> Outcome:
     lines = [json.loads(line) for line in ended.stdout.splitlines()]
     failures = [line["trouble"] for line in lines if line["trouble"]]
     missed = [line["missed"] for line in lines if line["missed"]]
+    if not failures:
+        missed.append("the disk was never full while a refresh wrote")
     how = "" if MAY_MOUNT else "; files could grow no longer instead (RLIMIT_FSIZE), for want of a mount namespace"
     messages = "; ".join(dict.fromkeys(text.partition(":")[0] for text in failures))
     paid = sorted(line["paid"] for line in lines)

@@ -18,10 +18,9 @@ from models.contract.prefixes import own_folder
 from models.valkey.embedded import embedded_redis
 from tests.chaos.rows import Goal, Outcome, row
 from tests.chaos.stand import PREFIX, ROOT, Service, Stand, eventually, url_of
-from tests.chaos.traffic import CALLERS, PRIOR
+from tests.chaos.traffic import CALLERS, LESS, PRIOR
 
 PART = "Processes"
-LESS = frozenset({"no_knowledge", "no_features"})
 
 PATIENT_MS, PATIENT_QUEUE_MS = 20_000.0, 200_000.0
 """A deadline, and a time to wait for one's turn, that busy neighbours of the machine do not exceed."""
@@ -87,7 +86,7 @@ def all_serve(service: Service, count: int, without: int = 0) -> set[int]:
     return set(eventually(serving, f"{count} workers never served: {service.output.read_text()[-2000:]}", 120.0))
 
 
-def stopped(stand: Stand, workers: int) -> Outcome:
+def told_to_end(stand: Stand, workers: int) -> Outcome:
     """SIGTERM, and a drain of two seconds."""
     service = started(stand, workers=workers, drain_seconds=2)
     if workers > 1:
@@ -99,46 +98,43 @@ def stopped(stand: Stand, workers: int) -> Outcome:
         leaving = service.get("/readyz")[0]
         status = service.popen.wait(60)
         eventually(lambda: not traffic.goes_on, "callers were never refused")
-    return traffic.outcome(remark=f"/readyz {leaving} in the drain, exit status {status}")
+    remark = f"/readyz {leaving} in the drain, exit status {status}"
+    return traffic.outcome(remark=remark, missed=() if (leaving, status) == (503, 0) else (remark,))
 
 
 @row(PART, "one process: SIGTERM, LORANK_DRAIN_SECONDS=2; callers go on until they are refused a connection")
 def stopped_alone(stand: Stand) -> Outcome:
-    return stopped(stand, 1)
+    return told_to_end(stand, 1)
 
 
 @row(PART, "three workers: SIGTERM, LORANK_DRAIN_SECONDS=2; callers go on until they are refused a connection",
      short=True)  # fmt: skip
 def stopped_workers(stand: Stand) -> Outcome:
-    return stopped(stand, 3)
+    return told_to_end(stand, 3)
+
+
+def replaced(stand: Stand, number: int) -> Outcome:
+    """A signal to one of three workers, until another one serves in its place."""
+    service = started(stand, workers=3)
+    lost = min(all_serve(service, 3))
+    traffic = stand.traffic(service, deadline_ms=PATIENT_MS)
+    with traffic.trouble():
+        began = time.monotonic()
+        os.kill(lost, number)
+        all_serve(service, 3, without=lost)
+        seconds = time.monotonic() - began
+    traffic.settle()
+    return traffic.outcome(remark=f"another worker served after {seconds:.1f} s")
 
 
 @row(PART, "one of three workers is killed", OF_A_PROCESS, short=True, floor=KEPT)
 def worker_killed(stand: Stand) -> Outcome:
-    service = started(stand, workers=3)
-    killed = min(all_serve(service, 3))
-    traffic = stand.traffic(service, deadline_ms=PATIENT_MS)
-    with traffic.trouble():
-        began = time.monotonic()
-        os.kill(killed, signal.SIGKILL)
-        all_serve(service, 3, without=killed)
-        replaced = time.monotonic() - began
-    traffic.settle()
-    return traffic.outcome(remark=f"another worker served after {replaced:.1f} s")
+    return replaced(stand, signal.SIGKILL)
 
 
 @row(PART, "one of three workers hangs (SIGSTOP) until it is replaced", OF_A_PROCESS, floor=KEPT)
 def worker_hangs(stand: Stand) -> Outcome:
-    service = started(stand, workers=3)
-    stopped = min(all_serve(service, 3))
-    traffic = stand.traffic(service, deadline_ms=PATIENT_MS)
-    with traffic.trouble():
-        began = time.monotonic()
-        os.kill(stopped, signal.SIGSTOP)
-        all_serve(service, 3, without=stopped)
-        replaced = time.monotonic() - began
-    traffic.settle()
-    return traffic.outcome(remark=f"another worker served after {replaced:.1f} s")
+    return replaced(stand, signal.SIGSTOP)
 
 
 @row(PART, "one of three workers hangs for 5 s (SIGSTOP), and goes on",

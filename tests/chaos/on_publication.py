@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from models.split_model import parts_folder
-from tests.chaos.on_redis import PATIENT_MS, serve
+from tests.chaos.on_redis import DEADLINE_MS, serve
 from tests.chaos.rows import Outcome, row
 from tests.chaos.stand import PREFIX, Stand, url_of
 from tests.service.tiny import TinyItem
@@ -149,7 +149,7 @@ def publication_killed(stand: Stand) -> Outcome:
     moments = publications.publish(1)
     stand.store_users(stand.publisher(server.client))
     service = serve(stand, url_of(server))
-    traffic = stand.traffic(service, items=ITEMS, offsets=OFFSETS, deadline_ms=PATIENT_MS)
+    traffic = stand.traffic(service, items=ITEMS, offsets=OFFSETS, deadline_ms=DEADLINE_MS)
     with traffic.trouble():
         for kill in range(KILLS):
             publications.publish(kill + 2, die_at=(2 * kill + 1) * moments // (2 * KILLS))

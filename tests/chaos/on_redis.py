@@ -14,24 +14,21 @@ from typing import Any, Literal
 
 from tests.chaos.rows import Goal, Outcome, row
 from tests.chaos.stand import Service, Stand, eventually, lost, url_of
-from tests.chaos.traffic import Teller, Traffic
-from tests.servers import Server, running_sentinel
+from tests.chaos.traffic import LESS, Teller, Traffic
+from tests.servers import Server, is_linked, running_sentinel
 from tests.service.tiny import Publisher
 
 PART = "Redis"
-LESS = frozenset({"no_knowledge", "no_features"})
-
 LATE = LESS | {"prior_order"}
 """Of requests whose time Redis uses up: where cores are busy, not enough may be left for the model."""
 
 REPLICATED = ("--repl-diskless-sync-delay", "0")
 """A replica has a copy at once, without waiting for others that might want one, too."""
 
-
 MANY, SOME = 8, 10
 """Tellers where a disk is waited for; interactions that have to be accepted before a trouble, and after it."""
 
-PATIENT_MS, QUEUE_MS = 4000.0, 100_000.0
+DEADLINE_MS, QUEUE_MS = 4000.0, 100_000.0
 """The deadline of requests that are not about time, and how long they may wait for their turn: where others keep the
 cores busy, shorter ones would say words of their own."""
 
@@ -89,11 +86,6 @@ def role_of(server: Server) -> str:
         info: Any = server.client.info("replication")
         return str(info["role"])
     return ""
-
-
-def is_linked(replica: Server) -> bool:
-    info: Any = replica.client.info("replication")
-    return bool(info["role"] == "slave" and info["master_link_status"] == "up")
 
 
 def follow(replica: Server, primary: Server) -> None:
@@ -154,7 +146,7 @@ def redis_killed(stand: Stand) -> Outcome:
     server = stand.valkey()
     publisher = stand.install(server.client)
     service = serve(stand, url_of(server))
-    traffic, crowd = stand.traffic(service, deadline_ms=PATIENT_MS), Crowd.of(stand, service)
+    traffic, crowd = stand.traffic(service, deadline_ms=DEADLINE_MS), Crowd.of(stand, service)
     stand.wait(1.0)
     with traffic.trouble():
         server.kill()
@@ -200,7 +192,7 @@ def redis_full(stand: Stand) -> Outcome:
     server = stand.valkey("--maxmemory-policy", "noeviction")
     publisher = stand.install(server.client)
     service = serve(stand, url_of(server))
-    traffic, crowd = stand.traffic(service, deadline_ms=PATIENT_MS), Crowd.of(stand, service)
+    traffic, crowd = stand.traffic(service, deadline_ms=DEADLINE_MS), Crowd.of(stand, service)
     with traffic.trouble():
         server.client.config_set("maxmemory", "1mb")
         accepted = crowd.count("accepted")
@@ -218,7 +210,7 @@ def redis_emptied(stand: Stand) -> Outcome:
     server = stand.valkey()
     publisher = stand.install(server.client)
     service = serve(stand, url_of(server))
-    traffic = stand.traffic(service, deadline_ms=PATIENT_MS)
+    traffic = stand.traffic(service, deadline_ms=DEADLINE_MS)
     with traffic.trouble():
         server.client.flushall()
         stand.wait(3.0)
@@ -233,15 +225,20 @@ def redis_emptied(stand: Stand) -> Outcome:
     return traffic.outcome(remark="what is without a word is of before the next look at the pointer (every .2 s here)")
 
 
-@row(PART, "another primary, behind the same name: the replica is promoted, and the primary, which connections still "
-     "lead to, becomes its replica; LORANK_FEEDBACK_FSYNCS=2", Goal(words=LESS), short=True)  # fmt: skip
-def primary_demoted(stand: Stand) -> Outcome:
+def replicated(stand: Stand) -> tuple[Server, Server, Wire, Service]:
+    """A primary, its replica, the name that leads to the primary, and a service that asks there."""
     old, new = stand.valkey(*REPLICATED), stand.valkey(*REPLICATED)
     follow(new, old)
     wire = stand.stack.enter_context(Wire(old))
     stand.install(old.client)
-    service = serve(stand, wire.url, feedback_fsyncs=2)
-    traffic, crowd = stand.traffic(service, deadline_ms=PATIENT_MS), Crowd.of(stand, service, MANY)
+    return old, new, wire, serve(stand, wire.url, feedback_fsyncs=2)
+
+
+@row(PART, "another primary, behind the same name: the replica is promoted, and the primary, which connections still "
+     "lead to, becomes its replica; LORANK_FEEDBACK_FSYNCS=2", Goal(words=LESS), short=True)  # fmt: skip
+def primary_demoted(stand: Stand) -> Outcome:
+    old, new, wire, service = replicated(stand)
+    traffic, crowd = stand.traffic(service, deadline_ms=DEADLINE_MS), Crowd.of(stand, service, MANY)
     with traffic.trouble():
         new.do("REPLICAOF", "NO", "ONE")
         wire.target = new
@@ -252,12 +249,8 @@ def primary_demoted(stand: Stand) -> Outcome:
 @row(PART, "another primary, behind the same name: the primary is killed, the replica is promoted 1 s later, and then "
      "has the killed one as its replica; LORANK_FEEDBACK_FSYNCS=2", Goal(words=LESS))  # fmt: skip
 def primary_killed(stand: Stand) -> Outcome:
-    old, new = stand.valkey(*REPLICATED), stand.valkey(*REPLICATED)
-    follow(new, old)
-    wire = stand.stack.enter_context(Wire(old))
-    stand.install(old.client)
-    service = serve(stand, wire.url, feedback_fsyncs=2)
-    traffic, crowd = stand.traffic(service, deadline_ms=PATIENT_MS), Crowd.of(stand, service, MANY)
+    old, new, wire, service = replicated(stand)
+    traffic, crowd = stand.traffic(service, deadline_ms=DEADLINE_MS), Crowd.of(stand, service, MANY)
     with traffic.trouble():
         old.kill()
         stand.wait(1.0)
@@ -276,7 +269,7 @@ def primary_killed_under_sentinel(stand: Stand) -> Outcome:
         replica.client.config_set("appendonly", "yes")
     stand.install(watched.primary.client)
     service = serve(stand, watched.url, feedback_fsyncs=2)
-    traffic, crowd = stand.traffic(service, deadline_ms=PATIENT_MS), Crowd.of(stand, service, MANY)
+    traffic, crowd = stand.traffic(service, deadline_ms=DEADLINE_MS), Crowd.of(stand, service, MANY)
     with traffic.trouble():
         watched.primary.kill()
         eventually(lambda: any(role_of(each) == "master" for each in watched.replicas), "Sentinel names no primary")

@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from bench.serving.processes import tree
 from tests.chaos.on_files import OFFSET, PATIENT, is_live, publish_other
 from tests.chaos.rows import Goal, Outcome, row
 from tests.chaos.stand import Service, Stand, eventually, url_of
 from tests.service.tiny import Publisher, TinyItem
 
 PART = "Soak"
-SECONDS = float(os.environ.get("LORANK_SOAK_SECONDS", "1800"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "1800"))
 EVERY_SECONDS = 5.0
 SWITCH_SECONDS = 60.0
 WARM_SHARE = 0.2
@@ -60,7 +61,7 @@ class Sampler:
 
     def take(self, began: float) -> None:
         pss = rss = descriptors = threads = 0
-        for pid in (self.pid, *descendants(self.pid)):
+        for pid in tree(self.pid):
             with suppress(OSError):
                 rollup = _fields(Path(f"/proc/{pid}/smaps_rollup"))
                 status = _fields(Path(f"/proc/{pid}/status"))
@@ -69,13 +70,6 @@ class Sampler:
                 descriptors, threads = descriptors + open_files, threads + status["Threads"]
         minutes = (time.monotonic() - began) / 60
         self.samples.append(Sample(minutes, pss / 1024, rss / 1024, descriptors, threads))
-
-
-def descendants(pid: int) -> Iterator[int]:
-    with suppress(OSError):
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            yield int(child)
-            yield from descendants(int(child))
 
 
 def _fields(path: Path) -> dict[str, int]:
@@ -169,7 +163,6 @@ def soak(stand: Stand) -> Outcome:
     traffic.settle()
     samples = [sample for sample in sampler.samples if sample.minutes >= WARM_SHARE * SECONDS / 60]
     remark, missed = growth(samples)
-    (stand.folder / "samples.json").write_text(json.dumps([[*map(float, _cells(each))] for each in sampler.samples]))
     did = ", ".join(f"{count:,} {name}" for name, count in strangers.counts.items() if name != "failed")
     if strangers.counts["failed"]:
         missed = (*missed, f"{strangers.counts['failed']} other calls failed")
@@ -212,7 +205,3 @@ def growth(samples: list[Sample]) -> tuple[str, tuple[str, ...]]:
         if per_minute - half > 0 and per_minute > most:
             missed.append(f"{name} grows")
     return f"{len(samples)} samples: {', '.join(lines)}", tuple(missed)
-
-
-def _cells(sample: Sample) -> tuple[float, ...]:
-    return sample.minutes, sample.pss, sample.rss, sample.descriptors, sample.threads

@@ -86,9 +86,10 @@ class Page:
         tests = sum(result.outcome.tests for result in of)
         missed = [ROWS[name].name for name, result in self.results.items() if ROWS[name].goal.missed_by(result.outcome)]
         machine = ", ".join(f"{name} {value}" for name, value in self.facts.items())
+        filled = sum(result.outcome.done for result in of)
         minutes = sum(result.seconds for result in of) / 60
         return (
-            f"\n{len(of)} of {len(ROWS)} rows are filled, {requests:,} requests and {tests:,} tests: {wrong} answers "
+            f"\n{filled} of {len(ROWS)} rows are filled, {requests:,} requests and {tests:,} tests: {wrong} answers "
             f"were wrong, {lost} accepted interactions lost. Goal missed: {', '.join(missed) or 'nowhere'}.\n\n"
             f"Measured until {when} at {commits} ({machine}), {minutes:.0f} minutes.\n"
         )
@@ -119,7 +120,7 @@ class Page:
         else:
             words_and_remark = "; ".join(text for text in (words, outcome.remark) if text)
         beyond = row.goal.missed_by(outcome)
-        verdict = "met" if not beyond else f"**missed**: {', '.join(beyond)}"
+        verdict = "not done here" if not outcome.done else "met" if not beyond else f"**missed**: {', '.join(beyond)}"
         counts = ("requests", "failed", "refused", "wrong", "unsaid")
         numbers = [""] * len(counts) if not outcome.requests else [f"{getattr(outcome, name):,}" for name in counts]
         added = "" if outcome.added is None else f"{outcome.added:.1f}"

@@ -27,6 +27,7 @@ class Outcome(BaseModel):
     ``accepted``, ``lost``  interactions that were accepted, and of them those that are not stored in the end
     ``tests``             tests that say so, where a row is proved by tests instead
     ``missed``            goals that these numbers do not show and that are missed, in words
+    ``done``              False where this machine does not let the trouble be made; ``remark`` says why
     ``remark``            whatever else there is to say
     """
 
@@ -47,6 +48,7 @@ class Outcome(BaseModel):
     tests: int = 0
     tests_failed: int = 0
     missed: tuple[str, ...] = ()
+    done: bool = True
     remark: str = ""
 
     @property

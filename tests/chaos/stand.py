@@ -172,9 +172,6 @@ class Stand:
         self.wait(3.0)
         return traffic
 
-    def teller(self, service: Service) -> Teller:
-        return self.stack.enter_context(Teller(service.port))
-
     def tests(self, *ids: str, slow: bool = False) -> Outcome:
         """What came of tests: files, or FILE::TEST. TroubleError if they cannot be run."""
         which = () if slow else ("-m", "not slow")  # and no -q, of which pyproject.toml has one: two tell no counts

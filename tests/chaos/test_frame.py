@@ -79,6 +79,10 @@ def _worst_first(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     return status, document | {"items": document["items"][::-1]}
 
 
+def _not_understood(_: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    return 200, {"items": None}
+
+
 def _refused(_: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     return 429, {"error": {"code": "overloaded", "retry_after_ms": 100}}
 
@@ -99,6 +103,7 @@ def _broken(_: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         (ranked(1, knowledge=False, words=("no_knowledge",)), "wrong"),
         (_one_item_too_few, "wrong"),
         (_worst_first, "wrong"),
+        (_not_understood, "wrong"),
         (_refused, "refused"),
         (_broken, "failed"),
     ],
@@ -128,6 +133,24 @@ def test_an_outcome_is_of_what_came_since_the_trouble_began() -> None:
     assert outcome.remark == "so it was"
 
 
+def test_a_service_that_never_recovers_misses_its_goal() -> None:
+    """Also where the words that its answers have are allowed while the trouble lasts."""
+    answer = ranked(0, history=False, words=("no_features",))
+    with service(answer) as port, Traffic(port, KNOWN[:1], callers=1) as traffic:
+        with traffic.trouble():
+            eventually(lambda: traffic.answers, "no answers")
+        traffic.settle(1.5)
+    goal = Goal(words=frozenset({"no_features"}))
+    assert goal.missed_by(traffic.outcome()) == ["not as before after 1.5 s"]
+
+
+def test_a_trouble_that_nobody_asked_in_misses_its_goal() -> None:
+    traffic = Traffic(0, KNOWN)
+    with traffic.trouble():
+        pass
+    assert Goal().missed_by(traffic.outcome()) == ["nobody was answered"]
+
+
 def test_a_goal_says_what_is_beyond_it() -> None:
     goal = Goal(words=frozenset({"no_features"}), refused=2, unsaid=None)
     assert goal.missed_by(Outcome(requests=9, refused=2, unsaid=5, degraded=("no_features",))) == []
@@ -147,11 +170,13 @@ def test_the_page_has_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         Row("calm", "Weather", "nothing happens", Goal(), never, short=True),
         Row("storm", "Weather", "a storm", Goal(), never, floor="storms are stronger"),
         Row("quake", "Earth", "the earth quakes", Goal(), never),
+        Row("moon", "Earth", "the moon falls", Goal(), never),
     ]
     monkeypatch.setattr(page, "ROWS", {row.name: row for row in rows})
     calm = Outcome(requests=1200, calm_p99_ms=2.0, trouble_p99_ms=3.0, recovery_seconds=0.0, accepted=7)
     page.save("calm", 4.0, calm, tmp_path)
     page.save("storm", 4.0, Outcome(requests=10, failed=3, degraded=("no_features",), remark="wet"), tmp_path)
+    page.save("moon", 0.0, Outcome(done=False, remark="no rights"), tmp_path)
     page.write_page(tmp_path / "page.md", tmp_path)
     lines = (tmp_path / "page.md").read_text().splitlines()
     assert "| nothing happens * | 1,200 | 0 | 0 | 0 | 0 | 1.5 | 0.0 | 0 of 7 |  | met |" in lines
@@ -159,7 +184,10 @@ def test_the_page_has_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "- *a storm*: storms are stronger" in lines
     assert [line for line in lines if line.startswith("## ")] == ["## Weather", "## Earth"]
     assert any(line.startswith("| the earth quakes |") and line.endswith("| not run |") for line in lines)
-    assert any(line.startswith("2 of 3 rows are filled, 1,210 requests") for line in lines)
+    assert any(
+        line.startswith("| the moon falls |") and line.endswith("| no rights | not done here |") for line in lines
+    )
+    assert any(line.startswith("2 of 4 rows are filled, 1,210 requests") for line in lines)
 
 
 def test_rows_are_told_apart() -> None:

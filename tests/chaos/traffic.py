@@ -33,6 +33,9 @@ ANSWER_SECONDS = 30.0
 """A request that is not answered by then has failed."""
 
 PRIOR = "prior_order"
+LESS = frozenset({"no_knowledge", "no_features"})
+"""Words of answers that were made of less than what is stored."""
+
 _TOLERANCE = 1e-5
 _CLEAN_SECONDS = 1.0
 
@@ -95,6 +98,7 @@ class Traffic:
     probes: Counter[bool] = field(default_factory=Counter)
     trouble_began: float | None = None
     trouble_ended: float | None = None
+    never_settled: str = ""
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
@@ -131,18 +135,18 @@ class Traffic:
         yield
         self.trouble_ended = time.monotonic()
 
-    def settle(self, patience_seconds: float = 60.0, *, as_before: bool = True) -> None:
-        """Wait until answers have been well for a second; without ``as_before`` only until they come again. Returns in
-        any case after ``patience_seconds``."""
-        fine = {"well"} if as_before else {"well", "degraded", "unsaid"}
+    def settle(self, patience_seconds: float = 60.0) -> None:
+        """Wait until answers have been well for a second. If they are not after ``patience_seconds``, that is part of
+        the outcome."""
         until = time.monotonic() + patience_seconds
         began = time.monotonic()
         while time.monotonic() < until:
             time.sleep(0.1)
             since = max(began, time.monotonic() - _CLEAN_SECONDS)
             recent = [answer.verdict for answer in self.answers[-400:] if answer.at >= since]
-            if time.monotonic() - began >= _CLEAN_SECONDS and recent and set(recent) <= fine:
+            if time.monotonic() - began >= _CLEAN_SECONDS and set(recent) == {"well"}:
                 return
+        self.never_settled = f"not as before after {patience_seconds:g} s"
 
     def outcome(self, **more: Any) -> Outcome:
         """Of what came since the trouble began. ``more`` are fields of the outcome that callers do not see."""
@@ -168,6 +172,8 @@ class Traffic:
             "probes_failed": self.probes[False],
             "remark": "; ".join(f"{text} ({count})" for text, count in remarks.most_common(3)),
         }
+        missed = [self.never_settled, "" if since else "nobody was answered", *more.pop("missed", ())]
+        values["missed"] = tuple(filter(None, missed))
         if more.get("remark") and values["remark"]:
             more["remark"] = f"{more['remark']}; {values['remark']}"
         return Outcome(**(values | more))
@@ -204,14 +210,17 @@ class Traffic:
 
     def judge(self, began: float, user: User, chosen: Sequence[TinyItem], status: int, content: bytes) -> None:
         """Note the answer to a request for a user's ``chosen`` items that was sent at ``began``."""
-        document = json.loads(content)
-        if status in (429, 503) and document["error"].get("retry_after_ms"):
-            self.note(began, "refused")
-        elif status != 200:
-            self.note(began, "failed", remark=f"{status} {document['error']['code']}")
-        else:
-            words = tuple(document["degraded"])
-            self.note(began, self._verdict(user, chosen, document, words), words)
+        try:
+            document = json.loads(content)
+            if status in (429, 503) and document["error"].get("retry_after_ms"):
+                self.note(began, "refused")
+            elif status != 200:
+                self.note(began, "failed", remark=f"{status} {document['error']['code']}")
+            else:
+                words = tuple(document["degraded"])
+                self.note(began, self._verdict(user, chosen, document, words), words)
+        except (ValueError, LookupError, TypeError) as error:  # a caller goes on, whatever it is answered
+            self.note(began, "wrong", remark=f"not understood: {error!r}")
 
     def _verdict(
         self, user: User, chosen: Sequence[TinyItem], document: dict[str, Any], words: Sequence[str]

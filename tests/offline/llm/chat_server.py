@@ -44,9 +44,17 @@ def reply(body: Any) -> Fault:
     return fault
 
 
-async def garbage(server: "ChatServer") -> Response:
-    """Status 200 with a proxy's error page."""
-    return PlainTextResponse("<html>please wait</html>")
+def said(text: str) -> Fault:
+    """Status 200 with any text."""
+
+    async def fault(server: "ChatServer") -> Response:
+        return PlainTextResponse(text)
+
+    return fault
+
+
+garbage = said("<html>please wait</html>")
+"""A proxy's error page."""
 
 
 async def hang(server: "ChatServer") -> Response:

@@ -8,7 +8,7 @@ import pytest
 
 from offline.llm.openai import OpenAIBackend
 from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
-from tests.offline.llm.chat_server import ChatServer, Fault, answer_to, garbage, hang, reply, status
+from tests.offline.llm.chat_server import ChatServer, Fault, answer_to, garbage, hang, reply, said, status
 
 PROMPT = Prompt((("system", "Be brief."), ("user", "hi")), max_tokens=9)
 SECRET = "sk-very-secret"
@@ -84,6 +84,8 @@ async def test_what_no_prompt_will_get_is_unusable(server: ChatServer, backend: 
         reply({"choices": [{"message": {}}]}),
         reply({"choices": [{"message": {"content": 7}}]}),
         reply({"choices": [{"message": {"content": "x"}}], "usage": "many"}),
+        said('{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": 1e999}}'),
+        said("[" * 100_000),
     ],
 )
 async def test_nonsense_is_transient(server: ChatServer, backend: OpenAIBackend, fault: Fault) -> None:

@@ -54,7 +54,7 @@ test-all: $(INSTALLED)  ## Both of these with their slow tier (half an hour)
 	LORANK_VLLM_ENV=$(VLLM_ENV) $(RUN) -m pytest -n $(TEST_PROCESSES)
 
 chaos: $(INSTALLED) $(BENCH_ENV)/.installed  ## Troubles under load, and what callers saw: docs/reliability.md (half an hour)
-	BENCH_ENV=$(BENCH_ENV) $(RUN) -m tests.chaos --write docs/reliability.md
+	PATH="$$PATH:$(abspath $(BENCH_ENV))/bin" $(RUN) -m tests.chaos --write docs/reliability.md
 
 chaos-short: $(INSTALLED)  ## Some of these troubles, in half their time (four minutes)
 	$(RUN) -m tests.chaos --short
@@ -65,7 +65,7 @@ soak: $(INSTALLED)  ## Half an hour of mixed load: does memory grow? A row of th
 bench: $(INSTALLED) $(BENCH_ENV)/.installed  ## The goals of speed, measured: docs/performance.md (half an hour, two cores with nothing else on them)
 	$(RUN) -m bench.serving.run --peers $(BENCH_ENV)/bin/python
 
-# Other frameworks, py-spy and schemathesis in an environment of their own: their pins are not ours.
+# Other frameworks, py-spy, schemathesis and Go in an environment of their own: their pins are not ours.
 $(BENCH_ENV)/.installed: bench/requirements.txt
 	$(PYTHON) -m venv $(BENCH_ENV)
 	$(BENCH_ENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r bench/requirements.txt

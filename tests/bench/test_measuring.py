@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from bench.serving import swaps, workers
+from bench.serving.arrivals import Arrived
+from bench.serving.overload import phase_numbers
 from bench.serving.scaling import history
 from bench.serving.world import World, catalogue_of, job_of, log_of
 from models.contract.events import item_hash, unpack_history
@@ -55,3 +57,17 @@ def test_two_workers_are_compared_by_processor_time() -> None:
     assert workers.gain({"rounds": rounds}).low == pytest.approx(1.6)
     memory = {"1": {"pss": 1000.0}, "2": {"pss": 1120.0}, "3": {"pss": 1200.0}}
     assert workers.growth({"memory": memory}) == pytest.approx(0.1)
+
+
+def test_a_single_late_request_is_no_sign_of_a_flood() -> None:
+    """Two seconds of calm, flood and calm each, a request every 10 ms; calm requests take 1 ms."""
+    due = np.arange(600) / 100
+    latency = np.where((due >= 2) & (due < 2.6), 0.1, np.where((due >= 4) & (due < 4.6), 0.005, 0.001))
+    latency[550] = 0.05
+    arrived = Arrived(0.0, due, latency, np.zeros(600), np.full(600, fill_value=True))
+    assert phase_numbers(arrived, 2.0)["recovery_seconds"] == 0.75
+    arrived.well[575:590] = False
+    assert phase_numbers(arrived, 2.0)["recovery_seconds"] == 2.0
+    arrived.latency[450:] = arrived.latency[400:460] = 0.001
+    arrived.well[:] = True
+    assert phase_numbers(arrived, 2.0)["recovery_seconds"] == 0.0

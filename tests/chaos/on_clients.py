@@ -9,6 +9,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import socket
 import subprocess
 import time
@@ -16,12 +17,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tests.chaos.on_processes import PATIENT_MS, started
 from tests.chaos.rows import Outcome, row
-from tests.chaos.stand import ROOT, Service, Stand, TroubleError, eventually
+from tests.chaos.stand import Service, Stand, TroubleError, eventually
 from tests.chaos.traffic import ANSWER_SECONDS, Traffic, User
 from tests.service.tiny import ITEMS, TinyItem
 
@@ -308,9 +308,9 @@ def clock_moved(stand: Stand) -> Outcome:
 
 @row(PART, "requests made of the OpenAPI document, right and wrong ones (schemathesis, all checks)")
 def document_kept(stand: Stand) -> Outcome:
-    program = Path(os.environ.get("BENCH_ENV", ROOT / "var/bench-env")) / "bin/st"
-    if not program.exists():
-        raise TroubleError(f"{program} is not there: `make chaos` installs bench/requirements.txt, and it with them")
+    program = shutil.which("st")
+    if program is None:
+        raise TroubleError("schemathesis is not there: `make chaos` installs bench/requirements.txt, and it with them")
     service, folder = started(stand, default_deadline_ms=PATIENT_MS), stand.folder
     (folder / "said.py").write_text(SAID)
     (folder / "schemathesis.toml").write_text(SCHEMATHESIS)
@@ -318,7 +318,7 @@ def document_kept(stand: Stand) -> Outcome:
         "checks": "all", "seed": 1, "max-examples": 100, "request-timeout": 60,
         "generation-database": "none", "report": "json", "report-json-path": folder / "report.json",
     }  # fmt: skip
-    command = [str(program), "run", f"http://127.0.0.1:{service.port}/openapi.json", "--no-color"]
+    command = [program, "run", f"http://127.0.0.1:{service.port}/openapi.json", "--no-color"]
     command += [f"--{name}={value}" for name, value in options.items()]
     environment = os.environ | {"SCHEMATHESIS_HOOKS": "said", "PYTHONPATH": str(folder)}
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

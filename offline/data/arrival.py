@@ -1,9 +1,13 @@
 """Arrival of interactions in the log: the first load, the service's stream, and files that have grown since.
 
-The only place where the kinds of labels differ: implicit feedback gets drawn negatives as it arrives, items that a user
-had not interacted with when a positive happened. A draw for a positive at log row r knows the rows before r and nothing
-else: it takes an item that had appeared by then, with the weight that it had by then, and that this user had not
-touched by then. What the user does later is not held against an item; excluding it would tell the model the future.
+The only place where the kinds of labels differ: implicit feedback gets drawn negatives as it arrives. A draw for a
+positive at log row r knows the rows before r and nothing else: it takes an item that had appeared by then, with the
+weight that it had by then, and that this user had not touched by then. What the user does later is not held against an
+item; excluding it would tell the model the future.
+
+The first negative of a positive that repeats an item of its user is one of the user's other earlier items, all alike.
+If none were, "this user had it before" would always mean a positive, and which repeat is due could not be learned.
+
 Draws depend on the seed and on the number of the positive among the observed rows, not on how the log was delivered, so
 that the same stream makes the same log.
 """
@@ -31,6 +35,10 @@ from offline.data.rules import Findings
 
 _ROUNDS = 32
 """Draws per negative before all that is left is enumerated: rare, for users who have touched nearly everything."""
+
+
+_REPEATS = 1_000_000
+"""Number of the stream of random numbers for repeats, beyond those of any slot and attempt."""
 
 
 def first_log(source: Dataset, catalogue: Catalogue, labels: LabelsConfig, schema: FeatureSchema) -> InteractionLog:
@@ -112,7 +120,10 @@ def draw_negatives(config: LabelsConfig, log: InteractionLog, liked_above: float
     positives = np.flatnonzero((log.observed >= from_row) & (log.value[log.observed] > liked_above))
     drawn = np.full((len(positives), config.negatives), -1, np.int64)
     for slot in range(config.negatives):
-        drawn[:, slot] = _draw(config, past, positives, drawn[:, :slot], slot)
+        if slot == 0:
+            drawn[:, 0] = _draw_repeats(config, past, positives)
+        open_rows = np.flatnonzero(drawn[:, slot] < 0)
+        drawn[open_rows, slot] = _draw(config, past, positives[open_rows], drawn[open_rows, :slot], slot)
     which, of_slot = np.nonzero(drawn >= 0)
     return log.with_sampled(log.observed[positives[which]], drawn[which, of_slot].astype(np.int32))
 
@@ -120,7 +131,8 @@ def draw_negatives(config: LabelsConfig, log: InteractionLog, liked_above: float
 @dataclass(frozen=True, slots=True)
 class _Past:
     """Events before the n-th observed row. ``pairs`` are users' and items' keys, rising, and ``pair_first``
-    the row of the first interaction of each; ``items`` are in order of first appearance, at ``item_first``."""
+    the row of the first interaction of each; ``items`` are in order of first appearance, at ``item_first``;
+    ``first_pairs`` are the pairs by user, and each user's by first interaction."""
 
     item_count: int
     user: IntArray
@@ -129,6 +141,7 @@ class _Past:
     pair_first: IntArray
     items: IntArray
     item_first: IntArray
+    first_pairs: IntArray
 
     @classmethod
     def of(cls, log: InteractionLog) -> _Past:
@@ -136,13 +149,33 @@ class _Past:
         pairs, pair_first = np.unique(user * len(log.item_ids) + item, return_index=True)
         items, item_first = np.unique(item, return_index=True)
         order = np.argsort(item_first)
-        return cls(len(log.item_ids), user, item, pairs, pair_first, items[order], item_first[order])
+        first_pairs = np.lexsort((pair_first, pairs // len(log.item_ids)))
+        return cls(len(log.item_ids), user, item, pairs, pair_first, items[order], item_first[order], first_pairs)
 
     def touched(self, rows: IntArray, items: IntArray) -> BoolArray:
         """Whether the user of each observed row has interacted with the item, in that row or before."""
         keys = self.user[rows] * self.item_count + items
         at = np.minimum(np.searchsorted(self.pairs, keys), len(self.pairs) - 1)
         return np.asarray((self.pairs[at] == keys) & (self.pair_first[at] <= rows), np.bool_)
+
+
+def _draw_repeats(config: LabelsConfig, past: _Past, rows: IntArray) -> IntArray:
+    """For each observed row that repeats an item of its user, another item that the user had interacted with before it;
+    -1 for the other rows, and where there is none."""
+    items = np.full(len(rows), -1, np.int64)
+    users = past.pairs[past.first_pairs] // past.item_count
+    # A user's pairs in order of their first row: those before row r are a leading part of them.
+    order = users * len(past.user) + past.pair_first[past.first_pairs]
+    begin = np.searchsorted(order, past.user[rows] * len(past.user))
+    earlier = np.searchsorted(order, past.user[rows] * len(past.user) + rows) - begin
+    pair = past.user[rows] * past.item_count + past.item[rows]
+    own = past.pair_first[np.searchsorted(past.pairs, pair)]
+    which = np.flatnonzero((own < rows) & (earlier > 1))
+    own_at = np.searchsorted(order, past.user[rows[which]] * len(past.user) + own[which]) - begin[which]
+    at = (_dice(config.seed, rows[which], _REPEATS) % (earlier[which] - 1).astype(np.uint64)).astype(np.int64)
+    at += at >= own_at
+    items[which] = past.pairs[past.first_pairs[begin[which] + at]] % past.item_count
+    return items
 
 
 def _draw(config: LabelsConfig, past: _Past, rows: IntArray, taken: IntArray, slot: int) -> IntArray:

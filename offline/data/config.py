@@ -154,7 +154,8 @@ class LabelsConfig(BaseModel):
     threshold  a rating; liked if above the schema's ``liked_above``
     binary     0 or 1
     implicit   every row is a positive of value 1; ``negatives`` per positive are drawn from what the user had not
-               interacted with, among items that had appeared by then
+               interacted with, among items that had appeared by then; for a repeat, the first of them from what
+               the user had interacted with
     """
 
     model_config = FrozenConfig

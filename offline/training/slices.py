@@ -52,12 +52,11 @@ def slice_table(masks: Mapping[str, BoolArray], scored: ScoredSamples) -> list[d
 
 
 def repeats(log: InteractionLog) -> BoolArray:
-    """[log rows] whether an interaction repeats an item of its user; drawn negatives never do."""
+    """[log rows] whether the user had interacted with the item before; of drawn negatives too."""
     pairs = log.user.astype(np.int64) * len(log.item_ids) + log.item
-    _, first, inverse = np.unique(pairs[log.observed], return_index=True, return_inverse=True)
-    again = np.zeros(len(log), np.bool_)
-    again[log.observed] = first[inverse] < np.arange(len(log.observed))
-    return again
+    known, first = np.unique(pairs[log.observed], return_index=True)
+    at = np.minimum(np.searchsorted(known, pairs), len(known) - 1)
+    return np.asarray((known[at] == pairs) & (log.observed[first[at]] < np.arange(len(log))), np.bool_)
 
 
 def without_nan(measures: Mapping[str, float]) -> dict[str, float | None]:

@@ -148,12 +148,14 @@ def test_negatives_know_the_past_and_nothing_else(drawn: str) -> None:
             group.append(item)
             assert log.value[row] == 0
             continue
-        touched.add((user, item))
+        own = {before for who, before in touched if who == user}
+        repeated = group[:1] if item in own and own != {item} else []
+        assert set(repeated) <= own - {item}
+        strange = group[len(repeated) :]
         assert len(group) == len(set(group)) <= 3
-        assert len(group) == min(3, len(appeared - {before for who, before in touched if who == user}))
-        for negative in group:
-            assert negative in appeared
-            assert (user, negative) not in touched
+        assert set(strange) <= appeared - own - {item}
+        assert len(strange) == min(3 - len(repeated), len(appeared - own - {item}))
+        touched.add((user, item))
         group = []
         appeared.add(item)
     assert not group
@@ -181,6 +183,20 @@ def test_draws_have_the_asked_weights(drawn: str) -> None:
     share = drawn_items["i0"] / 300
     expected = counts["i0"] / 2000 if drawn == "popularity" else 1 / len(counts)
     assert abs(share - expected) < 4 * (expected * (1 - expected) / 300) ** 0.5
+
+
+def test_a_repeat_is_drawn_against_what_its_user_had_before_all_alike() -> None:
+    """The user had i0 ten times, i1 and i2 once, another one i3, and takes i1 again; i2 comes later once more."""
+    before = [("u", "i0", 1.0, at) for at in range(10)] + [("u", "i1", 1.0, 10), ("u", "i2", 1.0, 11)]
+    interactions = [*before, ("v", "i3", 1.0, 12), ("u", "i1", 1.0, 13), ("u", "i2", 1.0, 14)]
+    drawn_items = Counter[str]()
+    for seed in range(300):
+        log = draw_negatives(labels("popularity", 2, seed), log_of(interactions), 0.5, from_row=13)
+        first, second = (log.item_ids[log.item[13 + slot]] for slot in (0, 1))
+        assert second == "i3"
+        drawn_items[first] += 1
+    assert set(drawn_items) == {"i0", "i2"}
+    assert abs(drawn_items["i0"] / 300 - 0.5) < 4 * (0.25 / 300) ** 0.5
 
 
 def test_the_future_has_no_part() -> None:

@@ -39,9 +39,10 @@ def test_without_trees_there_is_no_column_for_them() -> None:
     assert all("tree" not in row for row in slice_table({"none": np.zeros(2, np.bool_)}, scored))
 
 
-def test_a_drawn_negative_is_no_repeat() -> None:
-    drawn = log().with_sampled(np.array([22]), np.array([2], np.int32))
-    assert repeats(drawn).tolist() == [False] * 15 + [True] * 6 + [False] * (len(drawn) - 21)
+def test_a_drawn_negative_repeats_what_its_user_had_and_is_nobodys_first() -> None:
+    """Before the second event of the user "new", whose first is of i2, i2 and i4 are drawn."""
+    drawn = log().with_sampled(np.array([23, 23]), np.array([2, 4], np.int32))
+    assert repeats(drawn).tolist() == [False] * 15 + [True] * 6 + [False, False, True, False, False]
 
 
 def test_the_slices_in_markdown() -> None:

@@ -182,7 +182,7 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
                 return report
         from offline.training.run import train  # torch only where it is needed: an idle refresh starts in a second
 
-        choice = None if job.choose else former_choice(path, config)
+        choice = None if job.choose else former_choice(job.models, config)
         report = train(config, catalogue, log, knowledge, job.models, choice)
         report = replace(report, partial=partial, log=log.digest(len(log)))
         report.save(path)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -33,7 +35,7 @@ from offline.training.run import load_served
 from offline.training.samples import SampleEncoder
 from offline.training.statistics import statistics_until
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5
 _WAIT_SECONDS = 30.0
 
 
@@ -131,14 +133,20 @@ class _Replay:
 
 
 def _send(url: str, log: InteractionLog, count: int) -> None:
-    """``count`` requests of known and unknown users with 5 to 100 candidates each, a few of them unknown."""
-    generator = random.Random(7)
+    """DataError if a request of ``bodies`` is not answered."""
     with httpx2.Client(base_url=url, timeout=10.0) as client:
-        for number in range(count):
-            user = generator.choice(log.user_ids) if generator.random() < 0.95 else f"unknown-{number}"
-            items = generator.sample(log.item_ids, generator.randint(5, 100))
-            items += [f"unknown-{number}"] if generator.random() < 0.1 else []
-            body = {"user_id": user, "candidates": [{"id": item} for item in items], "deadline_ms": 2000}
+        for body in bodies(log, count):
             response = client.post("/v1/rank", json=body)
             if response.status_code != 200:
                 raise DataError(f"the service answered {response.status_code}: {response.text[:300]}")
+
+
+def bodies(log: InteractionLog, count: int) -> Iterator[dict[str, Any]]:
+    """``count`` bodies of rank requests: of known and unknown users, with 5 to 100 candidates each, if there are so
+    many, and an unknown one now and then."""
+    generator = random.Random(7)
+    for number in range(count):
+        user = generator.choice(log.user_ids) if generator.random() < 0.95 else f"unknown-{number}"
+        items = generator.sample(log.item_ids, min(generator.randint(5, 100), len(log.item_ids)))
+        items += [f"unknown-{number}"] if generator.random() < 0.1 else []
+        yield {"user_id": user, "candidates": [{"id": item} for item in items], "deadline_ms": 2000}

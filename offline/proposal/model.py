@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from offline.config import ChoiceConfig
 from offline.data.languages.english import ENGLISH
 from offline.knowledge.config import MULTILINGUAL_ENCODER
 from offline.proposal.features import Column
@@ -33,8 +34,9 @@ def schema_lines(
     yield ""
     yield "[feature_schema]"
     yield f"name = {quoted(name)}"
+    most = "" if labels.kind != "implicit" else f", at most training.choice.window = {ChoiceConfig().window}"
     yield commented(
-        f"history_length = {amounts.history_length}", "of a user's interactions, so many of the newest are read"
+        f"history_length = {amounts.history_length}", f"of a user's interactions, so many of the newest are read{most}"
     )
     events = types or [{"threshold": "rating", "binary": "label"}.get(labels.kind, "interaction")]
     remark = "types of feedback that enter a user's history" + ("; after keep, those it names" if types else "")

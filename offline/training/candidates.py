@@ -9,7 +9,7 @@ from typing import Any
 from models.contract.schema import FeatureSchema, RunningSpec, fingerprint
 from offline.config import JobConfig, Served, TrainingConfig
 from offline.data.catalogue import DataError
-from offline.training.report import TrainingReport
+from offline.data.files import read_json, write_json
 
 NAMES: dict[Served, str] = {
     "din": "DIN (target attention)",
@@ -25,6 +25,8 @@ TREE = NAMES["tree"]
 
 HALF_LIVES_DAYS = (1.0, 7.0, 30.0)
 """Of counts that forget by the clock, where a configuration lists none."""
+
+_CHOICE_FILE = "choice.json"
 
 _COMPARED: tuple[Served, ...] = ("din", "dcnv2", "deepfm")
 
@@ -109,24 +111,30 @@ class Choice:
 
     @classmethod
     def of(cls, document: dict[str, Any], config: JobConfig) -> Choice | None:
-        """The choice in a report of a training; None if there is none, or it was made under other settings."""
+        """The choice as it was noted; None if there is none, or it was made under other settings."""
         if not document or document.get("settings") != settings_of(config):
             return None
         return cls(**document)
 
 
-def former_choice(report: Path, config: JobConfig) -> Choice | None:
-    """The choice of the last training, whose report is the file ``report``; None if there is none that still holds."""
+def save_choice(choice: Choice, folder: Path) -> None:
+    """Note the choice in the folder of models. It outlives a training that does not end, and one of an architecture
+    that the configuration names."""
+    write_json(folder / _CHOICE_FILE, choice.document())
+
+
+def former_choice(folder: Path, config: JobConfig) -> Choice | None:
+    """The last choice that was noted in the folder of models; None if there is none that still holds."""
+    path = folder / _CHOICE_FILE
     try:
-        return Choice.of(TrainingReport.load(report).choice, config) if report.is_file() else None
-    except DataError:  # of another version
+        return Choice.of(read_json(path), config) if path.is_file() else None
+    except (DataError, TypeError):  # damaged, or of another version
         return None
 
 
 def settings_of(config: JobConfig) -> str:
-    """Digest of the settings that a choice hangs on: which candidates there were, and whether one may be so slow."""
-    choice = config.training.choice
-    return fingerprint({"candidates": choice.candidates, "window": choice.window, "ceiling_ms": choice.ceiling_ms})
+    """Digest of the settings of the choice: under others it is made anew."""
+    return fingerprint(config.training.choice.model_dump(mode="json"))
 
 
 def as_trained(config: JobConfig, architecture: str) -> JobConfig:

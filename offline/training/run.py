@@ -21,7 +21,7 @@ from offline.knowledge.vectors import Knowledge
 from offline.metrics import GAUC_SAMPLES, auc, log_losses, quality
 from offline.training.artifact import export_artifact, weights_version, write_artifact
 from offline.training.bootstrap import Resamples, difference
-from offline.training.candidates import TREE, Choice, ModelSpec, as_trained, specs
+from offline.training.candidates import TREE, Choice, ModelSpec, as_trained, save_choice, specs
 from offline.training.choose import choice_lines, choose
 from offline.training.diagnosis import Judged, diagnose
 from offline.training.fit import Fitted, fit, new_model, predict
@@ -73,6 +73,7 @@ def train(
     if config.training.served == "auto":
         if choice is None:
             choice = choose(config, catalogue, log, knowledge)
+            save_choice(choice, folder)
             print("\n".join(choice_lines(choice, config.training.choice.ceiling_ms)), flush=True)
         config = as_trained(config, choice.architecture)
     splits, chosen = split_samples(config.samples, log), specs(config)

@@ -71,9 +71,11 @@ def slice_masks(log: InteractionLog, trained_rows: int, rows: IntArray) -> dict[
     def unseen(column: Array) -> BoolArray:
         return np.asarray(~np.isin(column[rows], column[trained]), np.bool_)
 
-    return {
+    again = repeats(log)[rows]
+    masks = {
         UNSEEN_ITEMS: unseen(log.item),
         "users that training never saw": unseen(log.user),
         f"users with at most {SHORT_HISTORY} earlier interactions": log.by_user().position[rows] <= SHORT_HISTORY,
-        "repeats of an item of their user": repeats(log)[rows],
+        "repeats of an item of their user": again,
     }
+    return masks | ({"new items of their user": ~again} if again.any() else {})

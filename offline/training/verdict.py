@@ -76,7 +76,8 @@ class Circumstances:
                 "them from each other"
             )
         if self.history > self.read:
-            remedies.append(f"read longer histories (history_length is {self.read}, the median is {self.history:.0f})")
+            setting = "training.choice.window or history_length" if self.auto else "history_length"
+            remedies.append(f"read longer histories ({setting} is {self.read}, the median is {self.history:.0f})")
         if self.training_samples < FEW_SAMPLES:
             remedies.append(f"wait for more data ({self.training_samples:,} training samples)")
         return ", or ".join(remedies) or self.another_choice()

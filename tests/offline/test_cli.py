@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from offline.llm.protocol import Completion, Prompt, UnusableBackendError
 from offline.publish.comparison import Comparison
 from offline.publish.connection import open_store
 from offline.publish.release import SwitchError, live_release, read_manifest, write_manifest
+from offline.training.candidates import Choice, save_choice, settings_of
+from offline.training.report import TrainingReport
 from research.__main__ import app as research
 from tests.conftest import ROOT
 from tests.offline.pipeline import LATER_MS, USERS, CountingModel, Pipeline, kinds
@@ -129,6 +132,29 @@ def test_a_model_is_trained_without_knowledge_only_if_there_can_be_none_yet(inst
     waiting = {name: {"state": "waits", "absent": 0} for name in ("text", "liber")}
     RunLedger(installed.config.workdir).append(RunRecord.parse({**installed.runs()[-1], "producers": waiting}))
     assert command(installed, "train", "--retrain")[0] == 0
+
+
+def test_a_training_is_told_the_former_choice_unless_it_is_to_choose(
+    installed: Pipeline, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = {"served": "auto", "choice": {"candidates": ["tree", "din"]}}
+    unsettled = installed.with_config(training=served, feature_schema={"running": {"half_lives_days": [7.0]}})
+    wider = unsettled.with_config(training={"choice": {"candidates": ["tree", "din"], "share": 1.0}})
+    choice = Choice("din", settings_of(unsettled.config), 9, "auto serves DIN", 0.1)
+    training: Any = sys.modules["offline.training.run"]
+    choices: list[Choice | None] = []
+
+    def train(*arguments: Any) -> TrainingReport:
+        choices.append(arguments[-1])
+        report: TrainingReport = type(training).train(training, *arguments)
+        return report
+
+    monkeypatch.setattr(training, "train", train)
+    save_choice(choice, installed.job.models)
+    for job in ("train", "refresh"):
+        for installation, *options in ((unsettled, "--retrain"), (unsettled, "--choose"), (wider, "--retrain")):
+            command(installation, job, *options)  # the stand-in cannot be published with running features
+    assert choices == [choice, None, None] * 2
 
 
 def test_a_model_that_reads_no_knowledge_is_trained_published_and_accepted(

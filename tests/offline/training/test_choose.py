@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from offline.training.candidates import (
     as_trained,
     candidate_config,
     former_choice,
+    save_choice,
     settings_of,
     specs,
 )
@@ -191,7 +193,7 @@ def test_the_chosen_one_is_trained_and_a_later_training_does_not_choose(
     with monkeypatch.context() as patch:
         patch.setattr(run, "export_artifact", lambda *_: (b"", 0.0))  # takes most of the time; the choice exports one
         report = train(config, few.catalogue, few.log, few.knowledge, folder)
-    choice = former_choice(folder / "report.json", config)
+    choice = former_choice(folder, config)
     assert choice is not None
     assert choice.architecture == report.architecture == "tree"
     assert choice.table[0]["milliseconds"] > 0
@@ -219,15 +221,36 @@ def test_the_chosen_one_is_trained_and_a_later_training_does_not_choose(
     np.testing.assert_allclose(answer, expected, atol=1e-6)
 
 
+def test_a_choice_outlives_a_training_that_does_not_end(
+    few: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = auto(tmp_path)
+    choice = Choice("din", settings_of(config), 10, "auto serves DIN", 1.0)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "choose", lambda *_: choice)
+    monkeypatch.setattr(run, "fit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, few.catalogue, few.log, few.knowledge, tmp_path)
+    assert former_choice(tmp_path, config) == choice
+
+
 def test_a_choice_under_other_settings_or_of_no_training_is_none(tmp_path: Path) -> None:
     config = auto(tmp_path)
     choice = Choice("din", settings_of(config), 10, "auto serves DIN", 1.0)
     assert Choice.of(choice.document(), config) == choice
     assert Choice.of(choice.document(), auto(tmp_path, candidates=("tree", "din"))) is None
+    for other in ({"share": 1.0}, {"least_samples": 10}, {"epochs": 7}, {"window": 3}, {"ceiling_ms": 9.0}):
+        assert Choice.of(choice.document(), auto(tmp_path, **other)) is None, other
     assert Choice.of({}, config) is None
-    assert former_choice(tmp_path / "report.json", config) is None
-    (tmp_path / "report.json").write_text("{}")
-    assert former_choice(tmp_path / "report.json", config) is None
+    assert former_choice(tmp_path, config) is None
+    save_choice(choice, tmp_path)
+    assert former_choice(tmp_path, config) == choice
+    for damaged in ("{", "{}", json.dumps(choice.document() | {"colour": "red"})):
+        (tmp_path / "choice.json").write_text(damaged)
+        assert former_choice(tmp_path, config) is None
 
 
 def test_auto_is_no_architecture_before_a_training(tmp_path: Path) -> None:

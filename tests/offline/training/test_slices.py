@@ -28,6 +28,7 @@ def test_each_slice_has_its_samples_and_measures() -> None:
         "users that training never saw": 2,
         f"users with at most {SHORT_HISTORY} earlier interactions": 2,
         "repeats of an item of their user": 1,
+        "new items of their user": 3,
     }
     assert table["items that training never saw"]["auc"] is None, "one label"
     of_new = table["users that training never saw"]

@@ -3,8 +3,8 @@
 FROM python:3.11-slim AS base
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # The folders exist with their owner in both images, so that a new named volume is writable for the user.
-RUN useradd --create-home --uid 10001 lorank && mkdir -p /data /artifacts /app/var \
-    && chown lorank /data /artifacts /app/var
+RUN useradd --create-home --uid 10001 lorank && mkdir -p /data /artifacts /keys /app/var \
+    && chown lorank /data /artifacts /keys /app/var
 WORKDIR /app
 COPY pyproject.toml constraints.txt requirements-weights.txt README.md LICENSE ./
 ENV LORANK_DATA_DIR=/data
@@ -16,6 +16,8 @@ COPY models/contract models/contract
 COPY service service
 RUN pip install -c constraints.txt .
 USER 10001
+# It listens to other machines, so it starts with API keys (`-v FOLDER:/keys -e LORANK_KEYS=/keys/keys.json`, made by
+# `python -m service keys`) or with `-e LORANK_PRIVATE_NETWORK=1`: docs/security.md.
 # Which configuration it serves: `docker run -e LORANK_KEY_PREFIX=lorank:NAME`, or `--build-arg CONFIGURATION=NAME`.
 ARG CONFIGURATION=ml-100k
 ENV LORANK_HOST=0.0.0.0 LORANK_DRAIN_SECONDS=5 LORANK_KEY_PREFIX=lorank:${CONFIGURATION}

@@ -1,4 +1,5 @@
-"""``python -m service``: the service under uvicorn, settings from the environment, until SIGINT or SIGTERM."""
+"""``python -m service``: the service under uvicorn, settings from the environment, until SIGINT or SIGTERM.
+``python -m service keys`` makes and revokes API keys."""
 
 from __future__ import annotations
 
@@ -23,6 +24,10 @@ def main() -> int:
        one line on stderr says why
     3  it cannot listen on the host and port, which are in use or not this machine's; the log's last error says why
     """
+    if sys.argv[1:2] == ["keys"]:
+        from service import keys
+
+        return keys.main(sys.argv[2:])
     with contextlib.ExitStack() as stack:
         try:
             return _run(Settings.from_environment(os.environ), stack)

@@ -14,6 +14,7 @@ from models.contract.keys import Keys
 from models.contract.reranker import RerankerError
 from models.valkey.embedded import embedded_redis
 from service.ab.reloading import ReloadingExperiments
+from service.access import Access
 from service.admission import Admission
 from service.api import routes
 from service.api.fast_path import FastPathApp
@@ -41,9 +42,10 @@ log = logging.getLogger(__name__)
 def create_app(settings: Settings) -> FastAPI:
     """The application; it connects to nothing before its lifespan.
 
-    ExperimentsError if an arm cannot take effect, SettingsError if the Redis URL cannot.
+    ExperimentsError if an arm cannot take effect, SettingsError if the Redis URL or the keys cannot.
     """
     check_redis_url(settings)
+    access = Access(settings.keys, settings.release_poll_seconds)
     tuned = _tuned(settings)
     experiments = ReloadingExperiments(settings.experiments, settings.release_poll_seconds, reranks=tuned is not None)
 
@@ -52,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
-            service = app.state.service = await _assemble(settings, limits, experiments, tuned, stack)
+            service = app.state.service = await _assemble(settings, limits, experiments, access, tuned, stack)
             connections.on_refusal = lambda status: service.telemetry.requests.labels("refused", str(status)).inc()
             connections.on_surplus = service.telemetry.connections_refused.inc
             connections.on_sweep = lambda: _gauge(connections, service.telemetry)
@@ -63,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     connections = Connections(_connection_limits(settings), Admission(settings.queue_seconds))
     app = FastPathApp(lifespan)
     app.state.connections = connections
-    routes.mount(app, limits)
+    routes.mount(app, limits, requires_keys=access.is_required)
     return app
 
 
@@ -102,6 +104,7 @@ async def _assemble(
     settings: Settings,
     limits: Limits,
     experiments: ReloadingExperiments,
+    access: Access,
     tuned: Tuned | None,
     stack: contextlib.AsyncExitStack,
 ) -> routes.Service:
@@ -135,7 +138,7 @@ async def _assemble(
         fsyncs=settings.feedback_fsyncs,
     )
     await releases.refresh()  # ready with the first request if everything is in place
-    for name, watch in (("releases", releases.watch), ("experiments", experiments.watch)):
+    for name, watch in (("releases", releases.watch), ("experiments", experiments.watch), ("keys", access.watch)):
         stack.push_async_callback(_stop, asyncio.create_task(watch(), name=name))
     return routes.Service(
         ranker=ranker,
@@ -144,7 +147,10 @@ async def _assemble(
         telemetry=telemetry,
         limits=limits,
         max_body_bytes=settings.max_body_bytes,
-        status=lambda: status_document(settings, releases, experiments, exposures, reranker, telemetry.last_minute),
+        access=access,
+        status=lambda: status_document(
+            settings, releases, experiments, access, exposures, reranker, telemetry.last_minute
+        ),
     )
 
 

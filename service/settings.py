@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -54,6 +55,9 @@ class Settings(BaseModel):
     ``header_seconds``, ``body_seconds``   from the first byte of a request until its head, or its body, must be there
     ``max_unfinished_bytes``  of requests that are not complete yet, of all connections of a worker
     ``max_connections``  of a worker at once; fewer if it may not open so many descriptors
+    ``keys``             file of API keys (``python -m service keys``), which every request but those of the probes then
+                         needs; None: nobody needs one
+    ``private_network``  the operator says that nobody but their own machines reaches the host, so that it needs no keys
     ``workers``          processes that answer requests, each on a core; they share the port and the item table
     ``queue_ms``         a request that waited longer for its turn is refused (429); so are some when requests wait
                          a twentieth of it on average. None means ``default_deadline_ms``
@@ -80,6 +84,8 @@ class Settings(BaseModel):
     key_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    keys: Path | None = None
+    private_network: bool = False
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     queue_ms: Annotated[float, Field(gt=0)] | None = None
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 0.0
@@ -164,9 +170,23 @@ class Settings(BaseModel):
             raise SettingsError(f"{PREFIX}RERANKER and {PREFIX}RERANKER_URL go together")
         if settings.default_deadline_ms > settings.max_deadline_ms:
             raise SettingsError(f"{PREFIX}DEFAULT_DEADLINE_MS exceeds {PREFIX}MAX_DEADLINE_MS")
+        if not (is_loopback(settings.host) or settings.keys or settings.private_network):
+            raise SettingsError(
+                f"{PREFIX}HOST={settings.host} is reached from other machines: name a file of API keys by {PREFIX}KEYS "
+                f"(`python -m service keys add NAME --scope rank --scope feedback` makes it), or say by "
+                f"{PREFIX}PRIVATE_NETWORK=1 that only your own machines reach it"
+            )
         if settings.max_body_bytes > settings.max_unfinished_bytes:
             raise SettingsError(f"{PREFIX}MAX_BODY_BYTES exceeds {PREFIX}MAX_UNFINISHED_BYTES")
         return settings
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches the host. Of names "localhost" alone is: others may come to mean more."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _unknown(variable: str) -> str:

@@ -57,6 +57,8 @@ def error_response(error: ServiceError, request_id: str, status: int | None = No
         UNSET if retry_after_ms is None else retry_after_ms,
     )
     response = json_response(schemas.ErrorReply(detail), request_id, status or error.status)
+    if response.status_code == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
     if retry_after_ms is not None:
         response.headers["Retry-After"] = str(-(-retry_after_ms // 1000))
     return response

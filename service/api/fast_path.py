@@ -9,6 +9,9 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 from starlette.types import Lifespan, Receive, Scope, Send
 
+KEY_SCHEME = "API key"
+"""Name of the way to authenticate on the OpenAPI page."""
+
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -18,7 +21,8 @@ class FastPathApp(FastAPI):
     Their endpoints read the body themselves and turn every failure into an answer. They are routes of the application
     too, which documents them and answers requests with another method.
 
-    ``schemas`` are those of the OpenAPI page by name: routes that read raw bytes declare none.
+    ``schemas`` are those of the OpenAPI page by name: routes that read raw bytes declare none. ``requires_keys``:
+    the page says how API keys are sent.
     """
 
     def __init__(self, lifespan: Lifespan[FastAPI]) -> None:
@@ -27,6 +31,7 @@ class FastPathApp(FastAPI):
         )
         self.fast: dict[tuple[str, str], Endpoint] = {}
         self.schemas: Mapping[str, Any] = {}
+        self.requires_keys = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self.fast.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
@@ -39,5 +44,8 @@ class FastPathApp(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
-        document.setdefault("components", {})["schemas"] = self.schemas
+        components = document.setdefault("components", {})
+        components["schemas"] = self.schemas
+        if self.requires_keys:
+            components["securitySchemes"] = {KEY_SCHEME: {"type": "http", "scheme": "bearer"}}
         return document

@@ -18,8 +18,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Match, Route
 
+from service.access import Access, Scope, authorization
 from service.api import answers, parsing
-from service.api.fast_path import FastPathApp
+from service.api.fast_path import KEY_SCHEME, FastPathApp
 from service.api.feedback import parse_feedback
 from service.api.schemas import REFERENCE, FeedbackReply, Limits, openapi_schemas
 from service.errors import ErrorCode, MalformedRequest, ServiceError, TooLarge, Unavailable, Unsupported, no_release
@@ -51,6 +52,7 @@ class Service:
     telemetry: Telemetry
     limits: Limits
     max_body_bytes: int
+    access: Access
     status: Callable[[], dict[str, Any]]
 
     @property
@@ -132,7 +134,15 @@ async def metrics(service: Service, request: Request) -> Response:
 
 
 async def status(service: Service, request: Request) -> Response:
-    """The release that is served, the one that was refused and why, and stages that are off or degraded; for people."""
+    """The release that is served, the one that was refused and why, and stages that are off or degraded; for people.
+
+    Where API keys are required, a request without one learns the release alone.
+    """
+    headers = request.scope["headers"]
+    if service.access.is_required and authorization(headers) is None:
+        release = service.live.current()
+        return answers.json_response({"release": None if release is None else {"id": release.id}})
+    service.access.check(headers, Scope.ADMIN)
     return answers.json_response(service.status())
 
 
@@ -189,8 +199,9 @@ async def _parsed(raw: bytes, parse: Callable[Concatenate[bytes, P], T], *argume
     return await asyncio.to_thread(parse, raw, *arguments, **options)
 
 
-def _answered(route: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint whose every failure is the envelope, and whose every answer is counted."""
+def _answered(route: str, endpoint: Endpoint, scope: Scope | None = None) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint whose every failure is the envelope, whose every answer is counted, and which needs an API key with
+    the ``scope``, if there is one, wherever keys are required."""
 
     async def answer(request: Request) -> Response:
         # Everything that comes later counts: reading and parsing the body, and waiting for other requests meanwhile.
@@ -198,6 +209,8 @@ def _answered(route: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[R
             request.state.arrived = time.monotonic()
         service: Service = request.app.state.service
         try:
+            if scope is not None:
+                service.access.check(request.scope["headers"], scope)
             response = await endpoint(service, request)
         except ServiceError as error:
             response = answers.error_response(error, await _request_id(request))
@@ -239,20 +252,27 @@ def _methods_of(request: Request) -> set[str]:
     return {method for methods in fitting for method in methods or ()}
 
 
-def mount(app: FastPathApp, limits: Limits) -> None:
+def mount(app: FastPathApp, limits: Limits, *, requires_keys: bool) -> None:
     """Put every route on ``app``. The app sets ``app.state.service`` before the first request."""
-    for path, endpoint, reply, body in (
-        ("/v1/rank", rank, "RankReply", _schema("RankBody")),
-        ("/v1/recommend", recommend, "RecommendReply", _schema("RecommendBody")),
-        ("/v1/feedback", feedback, "FeedbackReply", {"anyOf": [_schema("FeedbackBody"), _schema("EventBody")]}),
+    for path, endpoint, scope, reply, body in (
+        ("/v1/rank", rank, Scope.RANK, "RankReply", _schema("RankBody")),
+        ("/v1/recommend", recommend, Scope.RANK, "RecommendReply", _schema("RecommendBody")),
+        ("/v1/feedback", feedback, Scope.FEEDBACK, "FeedbackReply",
+         {"anyOf": [_schema("FeedbackBody"), _schema("EventBody")]}),
+    ):  # fmt: skip
+        answer = app.fast["POST", path] = _answered(path, endpoint, scope)
+        app.post(path, openapi_extra=_documented(body, reply, requires_keys=requires_keys))(answer)
+    for path, endpoint, needed in (
+        ("/healthz", healthz, None),
+        ("/readyz", readyz, None),
+        ("/metrics", metrics, Scope.METRICS),
+        ("/v1/status", status, None),  # it looks itself how much it may say
     ):
-        answer = app.fast["POST", path] = _answered(path, endpoint)
-        app.post(path, openapi_extra=_documented(body, reply))(answer)
-    for path, endpoint in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics), ("/v1/status", status)):
-        app.get(path, **_PAGES.get(path, {}))(_answered(path, endpoint))
-        app.head(path, include_in_schema=False)(_answered(path, endpoint))
+        app.get(path, **_PAGES.get(path, {}))(_answered(path, endpoint, needed))
+        app.head(path, include_in_schema=False)(_answered(path, endpoint, needed))
     app.add_exception_handler(HTTPException, _unrouted)
     app.schemas = openapi_schemas(limits)
+    app.requires_keys = requires_keys
 
 
 def _schema(name: str) -> dict[str, Any]:
@@ -272,9 +292,13 @@ _PAGES: Mapping[str, Mapping[str, Any]] = {
 """What the OpenAPI page cannot know of routes that are looked at."""
 
 
-def _documented(body: dict[str, Any], reply: str) -> dict[str, Any]:
+def _documented(body: dict[str, Any], reply: str, *, requires_keys: bool) -> dict[str, Any]:
     """The part of the OpenAPI page that a route cannot declare because it reads and writes bytes."""
-    answered = {
+    refused = {
+        401: ("No API key that is in force came with the request", "ErrorReply"),
+        403: ("The API key does not have the scope of the route", "ErrorReply"),
+    }
+    answered = (refused if requires_keys else {}) | {
         200: ("Successful Response", reply),
         400: ("The body is not JSON", "ErrorReply"),
         408: ("The request was not complete in time", "ErrorReply"),
@@ -285,7 +309,7 @@ def _documented(body: dict[str, Any], reply: str) -> dict[str, Any]:
         431: ("The headers are too large", "ErrorReply"),
         503: ("No release is loaded, or Redis is not there", "ErrorReply"),
     }
-    return {
+    return ({"security": [{KEY_SCHEME: []}]} if requires_keys else {}) | {
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {str(code): _answer(text, name) for code, (text, name) in answered.items()},
     }

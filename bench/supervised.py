@@ -27,7 +27,7 @@ import uvicorn
 from service.admission import Admission
 from service.server.connections import ConnectionLimits, Connections
 from service.server.draining import DrainingServer
-from service.server.supervisor import Beat, Supervisor, end_with_parent
+from service.server.supervisor import Supervisor, WorkerState, end_with_parent
 
 DRAIN_SECONDS = 1.0
 CONNECTION = "service.server.connection:Connection"
@@ -83,12 +83,12 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def work(listening: socket.socket, beat: Beat) -> None:
+def work(listening: socket.socket, state: WorkerState) -> None:
     """A worker of our supervisor."""
     end_with_parent()
 
     def noted() -> None:
-        beat.value = time.monotonic()
+        state.note(is_ready=True)
 
     config = uvicorn.Config(Application(), loop="asyncio", http=CONNECTION, proxy_headers=False, access_log=False)
     server = DrainingServer(config, DRAIN_SECONDS, noted)

@@ -7,11 +7,10 @@ import contextlib
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
-from models.contract.experiments import ExperimentsError
-from models.cores import limit_threads
-from models.valkey.embedded import EmbeddedRedisError, embedded_redis
-from service.settings import PREFIX, Settings, SettingsError
+if TYPE_CHECKING:
+    from service.settings import Settings
 
 
 def main() -> int:
@@ -28,31 +27,44 @@ def main() -> int:
         from service import keys
 
         return keys.main(sys.argv[2:])
+    # As Ctrl-C, from the first moment on: what was started is stopped. Process 1 of a container would not even end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
         try:
-            return _run(Settings.from_environment(os.environ), stack)
-        except (SettingsError, ExperimentsError) as error:
-            return _refuse(error, 2)
-        except EmbeddedRedisError as error:
-            return _refuse(error, 1)
+            return _served(stack)
         except KeyboardInterrupt:  # before it served; later ones end in a clean stop
-            return 1
+            return _refuse("stopped before it served", 1)
+
+
+def _served(stack: contextlib.ExitStack) -> int:
+    from models.contract.experiments import ExperimentsError
+    from models.valkey.embedded import EmbeddedRedisError
+    from service.settings import Settings, SettingsError
+
+    try:
+        return _run(Settings.from_environment(os.environ), stack)
+    except (SettingsError, ExperimentsError) as error:
+        return _refuse(str(error), 2)
+    except EmbeddedRedisError as error:
+        return _refuse(str(error), 1)
 
 
 def _run(settings: Settings, stack: contextlib.ExitStack) -> int:
     """Serve with these settings; ``stack`` stops what was started. SettingsError, ExperimentsError and
     EmbeddedRedisError before anything is served."""
+    from models.cores import limit_threads
+
     limit_threads(os.environ, settings.workers)
     # Only now, because numpy counts its threads when it is loaded.
     from service.app import create_app
     from service.configuration import with_prefix
     from service.server.workers import configure_process, run_alone, run_workers
+    from service.settings import PREFIX
 
     settings = with_prefix(settings)
     app = create_app(settings)
     configure_process(settings)
     if settings.redis_url is None:  # which would otherwise end with its last worker
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is stopped
         stack.enter_context(_embedded(settings))
     if settings.workers > 1:
         os.environ[f"{PREFIX}KEY_PREFIX"] = settings.served_prefix  # all of them serve this one, also if another comes
@@ -62,6 +74,9 @@ def _run(settings: Settings, stack: contextlib.ExitStack) -> int:
 
 def _embedded(settings: Settings) -> contextlib.AbstractContextManager[str]:
     """The embedded Redis. SettingsError if its folder cannot be written to."""
+    from models.valkey.embedded import embedded_redis
+    from service.settings import PREFIX, SettingsError
+
     folder = settings.embedded_folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,9 +89,8 @@ def _embedded(settings: Settings) -> contextlib.AbstractContextManager[str]:
     return embedded_redis(folder)
 
 
-def _refuse(error: Exception, status: int) -> int:
-    line = " ".join(str(error).split())
-    print(f"lorank: {line}", file=sys.stderr)  # noqa: T201 - there is no log yet
+def _refuse(words: str, status: int) -> int:
+    print(f"lorank: {' '.join(words.split())}", file=sys.stderr)  # noqa: T201 - there is no log yet
     return status
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from fastapi import FastAPI
 
@@ -36,11 +36,15 @@ from service.settings import Settings, SettingsError
 from service.status import status_document
 from service.telemetry import Telemetry
 
+WAIT_SECONDS = 0.1
+"""Between two looks at whether a release is loaded."""
+
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application; it connects to nothing before its lifespan.
+def create_app(settings: Settings, others_serve: Callable[[], bool] = lambda: False) -> FastAPI:
+    """The application; it connects to nothing before its lifespan, which lasts until a release is loaded for as long as
+    ``others_serve``.
 
     ExperimentsError if an arm cannot take effect, SettingsError if the Redis URL or the keys cannot.
     """
@@ -55,6 +59,10 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             service = app.state.service = await _assemble(settings, limits, experiments, access, tuned, stack)
+            if service.live.current() is None and others_serve():
+                log.info("other workers have a release: requests are left to them until this one has it, too")
+            while service.live.current() is None and others_serve():  # noqa: ASYNC110 - others are other processes
+                await asyncio.sleep(WAIT_SECONDS)
             connections.on_refusal = lambda status: service.telemetry.requests.labels("refused", str(status)).inc()
             connections.on_surplus = service.telemetry.connections_refused.inc
             connections.on_sweep = lambda: _gauge(connections, service.telemetry)

@@ -78,7 +78,7 @@ def status_document(
         "redis": {
             "reachable": releases.redis_error is None,
             "error": releases.redis_error,
-            "pointer": "vanished" if releases.pointer_gone else "ok" if releases.redis_error is None else "unknown",
+            "pointer": releases.pointer,
         },
         "last_minute": {"answers": answers, "degraded": steps},
         "stages": _as_met(_stages(releases, exposures) | {"reranking": _reranking(reranker, release)}, answers, steps),

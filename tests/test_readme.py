@@ -15,6 +15,7 @@ import typer.main
 
 import offline.__main__ as offline_main
 import research.__main__ as research_main
+from service.settings import Settings
 from tests.conftest import ROOT, Installation, clean_environment
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -108,3 +109,9 @@ def test_files_that_are_named_exist() -> None:
     for page in PAGES:
         for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text()):
             assert (ROOT / name).exists(), f"{page}: {name}"
+
+
+def test_every_setting_of_the_service_is_explained() -> None:
+    texts = "".join(page.read_text() for page in PAGES if page.name not in ("CHANGELOG.md", "reliability.md"))
+    missing = [name for name in Settings.model_fields if f"LORANK_{name.upper()}" not in texts]
+    assert not missing

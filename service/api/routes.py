@@ -6,8 +6,8 @@ import asyncio
 import logging
 import re
 import time
-from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Awaitable, Callable, Mapping
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -35,6 +35,8 @@ INLINE_BYTES = 64 * 1024
 """Bodies up to this size are parsed on the event loop; a thread would cost more than it frees."""
 
 _CHARSET = re.compile(rb"charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
+
+_CHARSETS = (b"utf-8", b"utf8", b"us-ascii", b"ascii")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -105,7 +107,7 @@ async def feedback(service: Service, request: Request) -> Response:
     release = service.live.current()
     schema = None if release is None else release.schema
     parsed = await _parsed(raw, parse_feedback, schema, service.limits_now.nobody)
-    deadline = Deadline(service.limits.max_deadline_ms / 1000.0)
+    deadline = Deadline(service.limits.max_deadline_ms / 1000.0, start=request.state.arrived)
     await service.feedback.accept(parsed.interactions, parsed.history_types, deadline)
     for reason, count in parsed.ignored.items():
         service.telemetry.feedback_ignored.labels(reason).inc(count)
@@ -153,9 +155,9 @@ async def read_body(request: Request, most: int) -> bytes:
     It is kept in the request's state too: should it be wrong, its error still carries the id that it names.
     """
     too_large = TooLarge(f"a body may have at most {most} bytes", field="body")
-    headers = dict(request.scope["headers"])
+    headers = request.scope["headers"]
     _check_encoding(headers)
-    declared = headers.get(b"content-length", b"")
+    declared = dict(headers).get(b"content-length", b"")
     if declared.isdigit() and int(declared) > most:
         raise too_large
     chunks: list[bytes] = []
@@ -171,25 +173,25 @@ async def read_body(request: Request, most: int) -> bytes:
         more = message.get("more_body", False)
     raw = b"".join(chunks).removeprefix(BOM_UTF8)
     request.state.raw = raw
-    if raw.startswith((BOM_UTF16_BE, BOM_UTF16_LE)):
-        raise Unsupported("the body is UTF-16: send UTF-8", field="body")
+    if raw.startswith((BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE)):  # UTF-32 may begin as UTF-16 does
+        raise Unsupported("the body is UTF-16 or UTF-32: send UTF-8", field="body")
     return raw
 
 
-def _check_encoding(headers: Mapping[bytes, bytes]) -> None:
+def _check_encoding(headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Unsupported for a body that is compressed or not UTF-8."""
-    coding = headers.get(b"content-encoding", b"identity").strip().lower()
-    if coding not in (b"", b"identity"):
+    for header, value in headers:
+        coding = value.strip().lower()
         name = coding.decode(errors="replace")
-        raise Unsupported(f"Content-Encoding {name} is not read: send the body as it is", field="body")
-    coding = headers.get(b"transfer-encoding", b"chunked").strip().lower()
-    if coding != b"chunked":
-        name = coding.decode(errors="replace")
-        raise Unsupported(f"Transfer-Encoding {name} is not read: send the body in chunks at most", field="body")
-    charset = _CHARSET.search(headers.get(b"content-type", b""))
-    if charset and charset[1].lower() not in (b"utf-8", b"utf8", b"us-ascii"):
-        name = charset[1].decode(errors="replace")
-        raise Unsupported(f"the charset {name} is not read: JSON is UTF-8", field="body")
+        if header == b"content-encoding" and coding not in (b"", b"identity"):
+            raise Unsupported(f"Content-Encoding {name} is not read: send the body as it is", field="body")
+        if header == b"transfer-encoding" and coding != b"chunked":
+            raise Unsupported(f"Transfer-Encoding {name} is not read: send the body in chunks at most", field="body")
+        if header == b"content-type":
+            charset = _CHARSET.search(value)
+            if charset and charset[1].lower() not in _CHARSETS:
+                name = charset[1].decode(errors="replace")
+                raise Unsupported(f"the charset {name} is not read: JSON is UTF-8", field="body")
 
 
 async def _parsed(raw: bytes, parse: Callable[Concatenate[bytes, P], T], *arguments: P.args, **options: P.kwargs) -> T:

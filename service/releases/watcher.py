@@ -71,6 +71,13 @@ class Releases:
     def pointer_gone(self) -> bool:
         return self._pointed is None and self._live is not None
 
+    @property
+    def pointer(self) -> str:
+        """Whether Redis names a release: ok, not any more (vanished), not yet (absent), not known (unknown)."""
+        if self.redis_error is not None:
+            return "vanished" if self.pointer_gone else "unknown"
+        return "ok" if self._pointed is not None else "vanished" if self._live is not None else "absent"
+
     def pinned(self, release: str) -> Release | None:
         live = self.current()
         if live is not None and live.id == release:

@@ -1,12 +1,12 @@
 """Several processes that answer on one port, kept alive by one that answers nothing.
 
 A worker is well while its event loop turns: it notes the time in shared memory ten times a second, from when it is
-ready. One that ends or stands still is replaced, later and later if that fails again; others are never stopped for it.
+ready, or waits for a release. One that ends or stands still is replaced, later and later if that fails again; others
+are never stopped for it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import mmap
 import multiprocessing
@@ -31,47 +31,73 @@ STILL_SECONDS = 30.0
 """Time for which the event loop of a worker may stand still before it is replaced."""
 
 STOP_SECONDS = 15.0
-"""Time after its drain in which a worker has to end by itself."""
+"""Time after its drain in which a worker has to end by itself, unless it is told another."""
 
 WATCH_SECONDS = 0.2
 _LONGEST_PAUSE = 30.0
-_MOMENT = struct.Struct("d")
+_STATE = struct.Struct("d??")
 
 _SPAWN = multiprocessing.get_context("spawn")
 
 
-class Beat:
-    """The moment of the monotonic clock at which a worker's event loop turned last, 0 before it is ready, in memory
-    that it shares with its supervisor. The memory has no file: /dev/shm may be small, absent or read-only."""
+class WorkerState:
+    """What the worker of a place notes for its supervisor and for the other workers, in memory that all of them share.
+    The memory has no file: /dev/shm may be small, absent or read-only.
 
-    def __init__(self, descriptor: int | None = None) -> None:
-        self._descriptor = os.memfd_create("beat") if descriptor is None else descriptor
-        os.ftruncate(self._descriptor, _MOMENT.size)
-        self._memory = mmap.mmap(self._descriptor, _MOMENT.size)
+    ``turned``       moment of the monotonic clock at which the worker's event loop turned last; 0 before that
+    ``is_ready``     whether it takes requests
+    ``has_release``  whether it has a release to answer from
+    """
+
+    def __init__(self, place: int, count: int, descriptor: int | None = None) -> None:
+        """Of the place of that number, of ``count``; memory of its own unless a ``descriptor`` leads to some."""
+        self._place, self._count = place, count
+        self._descriptor = os.memfd_create("workers") if descriptor is None else descriptor
+        os.ftruncate(self._descriptor, count * _STATE.size)
+        self._memory = mmap.mmap(self._descriptor, count * _STATE.size)
+
+    @classmethod
+    def of_all(cls, count: int) -> list[WorkerState]:
+        """The states of all places, in one memory."""
+        first = cls(0, count)
+        return [first, *(cls(place, count, first._descriptor) for place in range(1, count))]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To a worker that is being started."""
-        return _of_parent, (DupFd(self._descriptor),)
-
-    def __del__(self) -> None:
-        with contextlib.suppress(AttributeError):  # there was no descriptor left for it
-            os.close(self._descriptor)
+        return _of_parent, (self._place, self._count, DupFd(self._descriptor))
 
     @property
-    def value(self) -> float:
-        return float(_MOMENT.unpack_from(self._memory)[0])
+    def turned(self) -> float:
+        return self._read(self._place)[0]
 
-    @value.setter
-    def value(self, moment: float) -> None:
-        _MOMENT.pack_into(self._memory, 0, moment)
+    @property
+    def is_ready(self) -> bool:
+        return bool(self._read(self._place)[1])
+
+    @property
+    def others_have_release(self) -> bool:
+        """Whether another worker takes requests and has a release."""
+        return any(all(self._read(place)[1:]) for place in range(self._count) if place != self._place)
+
+    def note(self, *, is_ready: bool, has_release: bool = False) -> None:
+        """The event loop turns."""
+        _STATE.pack_into(self._memory, self._place * _STATE.size, time.monotonic(), is_ready, has_release)
+
+    def forget(self) -> None:
+        """The worker has ended."""
+        _STATE.pack_into(self._memory, self._place * _STATE.size, 0.0, False, False)
+
+    def _read(self, place: int) -> tuple[float, bool, bool]:
+        turned, is_ready, has_release = _STATE.unpack_from(self._memory, place * _STATE.size)
+        return turned, is_ready, has_release
 
 
-def _of_parent(duplicate: Any) -> Beat:
-    return Beat(duplicate.detach())
+def _of_parent(place: int, count: int, duplicate: Any) -> WorkerState:
+    return WorkerState(place, count, duplicate.detach())
 
 
-Target = Callable[[socket.socket, Beat], None]
-"""What a worker runs: with the socket, and the beat that it notes."""
+Target = Callable[[socket.socket, WorkerState], None]
+"""What a worker runs: with the socket, and the state that it notes."""
 
 
 @dataclass(slots=True)
@@ -79,20 +105,20 @@ class Worker:
     """One of the processes."""
 
     process: BaseProcess
-    beat: Beat
+    state: WorkerState
     started: float
 
     @property
     def was_ready(self) -> bool:
-        return self.beat.value > 0.0
+        return self.state.is_ready
 
     def fault(self, now: float) -> str:
         """What is wrong with it, "" if nothing is."""
         if self.process.exitcode is not None:
             return f"ended with status {self.process.exitcode}"
-        if not self.was_ready:
+        if not self.state.turned:
             return "" if now - self.started < START_SECONDS else f"was not ready in {START_SECONDS:g} s"
-        still = now - self.beat.value
+        still = now - self.state.turned
         return "" if still < STILL_SECONDS else f"has stood still for {still:.0f} s"
 
 
@@ -100,6 +126,7 @@ class Worker:
 class Place:
     """Where a worker is, or will be at ``due``; ``failures`` in a row, without one that was ready."""
 
+    state: WorkerState
     worker: Worker | None = None
     due: float = 0.0
     failures: int = 0
@@ -113,19 +140,21 @@ class Place:
 
 @dataclass
 class Supervisor:
-    """Runs ``count`` workers on ``listening`` until it is told to stop."""
+    """Runs ``count`` workers on ``listening`` until it is told to stop. They drain for ``drain_seconds`` then, and have
+    ``stop_seconds`` after it to end by themselves."""
 
     target: Target
     listening: socket.socket
     count: int
     drain_seconds: float
+    stop_seconds: float = STOP_SECONDS
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> bool:
         """Whether a worker was ever ready. Ends after SIGTERM and SIGINT, or if all workers ended and none was."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
-        places = [Place() for _ in range(self.count)]
+        places = [Place(state) for state in WorkerState.of_all(self.count)]
         served = False
         while not self._stop.is_set():
             now = time.monotonic()
@@ -145,14 +174,13 @@ class Supervisor:
 
     def _start(self, place: Place) -> None:
         try:
-            beat = Beat()
-            process = _SPAWN.Process(target=self.target, args=(self.listening, beat))
+            process = _SPAWN.Process(target=self.target, args=(self.listening, place.state))
             process.start()
         except OSError as error:  # no descriptor, process or memory is left
             place.failures += 1
             log.error("a worker cannot be started (%s); it is tried again in %g s", error, place.postpone())
         else:
-            place.worker = Worker(process, beat, time.monotonic())
+            place.worker = Worker(process, place.state, time.monotonic())
 
     def _replace(self, place: Place, fault: str) -> None:
         """End a worker, and start another after a pause."""
@@ -161,13 +189,14 @@ class Supervisor:
         worker.process.kill()
         worker.process.join()
         place.failures = 0 if worker.was_ready else place.failures + 1
+        place.state.forget()
         log.error("worker %s %s; another is started in %g s", worker.process.pid, fault, place.postpone())
 
     def _end(self, workers: list[Worker]) -> None:
         self.listening.close()  # theirs is another descriptor
         for worker in workers:
             worker.process.terminate()
-        until = time.monotonic() + self.drain_seconds + STOP_SECONDS
+        until = time.monotonic() + self.drain_seconds + self.stop_seconds
         for worker in workers:
             worker.process.join(max(0.0, until - time.monotonic()))
             if worker.process.exitcode is None:
@@ -176,16 +205,16 @@ class Supervisor:
                 worker.process.join()
 
 
-def end_with_parent() -> None:
-    """Send this worker SIGTERM once its supervisor has ended, be it before this call, and end it for good some time
-    later."""
+def end_with_parent(stop_seconds: float = STOP_SECONDS) -> None:
+    """Send this worker SIGTERM once its supervisor has ended, be it before this call, and end it for good
+    ``stop_seconds`` later."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
     def watch() -> None:
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(STOP_SECONDS)
+        time.sleep(stop_seconds)
         os._exit(1)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

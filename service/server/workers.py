@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import shutil
 import signal
 import socket
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,13 +27,17 @@ from service.app import create_app
 from service.server.connection import Connection
 from service.server.descriptors import accepted_at_once
 from service.server.draining import DrainingServer
-from service.server.supervisor import Beat, Supervisor, end_with_parent
+from service.server.supervisor import STOP_SECONDS, Supervisor, WorkerState, end_with_parent
 from service.settings import PREFIX, Settings, SettingsError
 from service.telemetry import METRICS_FOLDER
 
 _METRICS, _LOCK = "lorank-metrics-", "lock"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a temporary folder in it has a name of its own
 _SWITCH_SECONDS = 0.0005
+_METRICS_BYTES = 256 * 1024
+"""Of the files of a worker's metrics, at most; they have holes."""
+
+log = logging.getLogger(__name__)
 
 
 def configure_process(settings: Settings) -> None:
@@ -60,8 +64,18 @@ def server_of(app: FastAPI, settings: Settings) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,  # nobody here asks who called
         timeout_keep_alive=int(app.state.connections.limits.idle_seconds),
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=math.ceil(_finish_seconds(settings)),
     )
+
+
+def _finish_seconds(settings: Settings) -> float:
+    """Time after its drain that a process gives to requests that are under way."""
+    return max(10.0, settings.max_deadline_ms / 1000.0)
+
+
+def _stop_seconds(settings: Settings) -> float:
+    """Time after its drain in which a process has to end."""
+    return STOP_SECONDS - 10.0 + _finish_seconds(settings)
 
 
 def run_alone(app: FastAPI, settings: Settings) -> bool:
@@ -80,33 +94,45 @@ def run_workers(app: FastAPI, settings: Settings) -> bool:
     """Serve by ``settings.workers`` processes until stopped; whether one ever did. SystemExit as ``run_alone``,
     SettingsError as ``metrics_folder``."""
     listening = server_of(app, settings).bind_socket()
-    with listening, metrics_folder(settings.data_dir) as folder:
+    with listening, metrics_folder(settings.data_dir, settings.workers) as folder:
         os.environ[METRICS_FOLDER] = str(folder)  # read by prometheus_client when a worker imports it
-        return Supervisor(work, listening, settings.workers, settings.drain_seconds).run()
+        stop_seconds = _stop_seconds(settings)
+        return Supervisor(work, listening, settings.workers, settings.drain_seconds, stop_seconds).run()
 
 
-def work(listening: socket.socket, beat: Beat) -> None:
-    """A worker, with the settings of the environment."""
-    end_with_parent()
+def work(listening: socket.socket, state: WorkerState) -> None:
+    """A worker, with the settings of the environment. Beside others that have a release it takes no requests before it
+    has one: they would get a 503 where the others answer."""
     settings = Settings.from_environment(os.environ)
+    end_with_parent(settings.drain_seconds + _stop_seconds(settings))
     configure_process(settings)
-    forget_the_dead(Path(os.environ[METRICS_FOLDER]))
+    folder = Path(os.environ[METRICS_FOLDER])
+    forget_the_dead(folder)
+    if not _has_room(folder, 1):
+        log.error("%s has no room for the metrics of a worker: make some, or let TMPDIR name another folder", folder)
+        sys.exit(1)
 
-    def noted() -> None:
-        beat.value = time.monotonic()
+    def waits_for_others() -> bool:
+        state.note(is_ready=False)
+        return state.others_have_release and not server.should_exit
 
-    server = DrainingServer(server_of(create_app(settings), settings), settings.drain_seconds, noted)
+    app = create_app(settings, waits_for_others)
+
+    def turned() -> None:
+        state.note(is_ready=True, has_release=app.state.service.live.current() is not None)
+
+    server = DrainingServer(server_of(app, settings), settings.drain_seconds, turned)
     signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
     with contextlib.suppress(KeyboardInterrupt):
         server.run([listening])
 
 
 @contextlib.contextmanager
-def metrics_folder(data_dir: Path) -> Iterator[Path]:
+def metrics_folder(data_dir: Path, workers: int) -> Iterator[Path]:
     """A folder for the metrics of this process's workers. Those of processes that were killed are taken away: nobody
     locks them any more. (Numbers of processes would not do, containers may share a folder.) SettingsError if there is
     no place for it."""
-    place = _writable_place(data_dir)
+    place = _writable_place(data_dir, workers)
     for lock in place.glob(f"{_METRICS}*/{_LOCK}"):
         with contextlib.suppress(OSError), lock.open("w") as file:  # another user's, or in use
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -119,17 +145,31 @@ def metrics_folder(data_dir: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _writable_place(data_dir: Path) -> Path:
-    """The temporary folder; where there is none, as with a read-only root, shared memory or the data folder."""
+def _writable_place(data_dir: Path, workers: int) -> Path:
+    """The temporary folder; where there is none, as with a read-only root, or no room in it, shared memory or the data
+    folder."""
     with contextlib.suppress(FileNotFoundError):
-        return Path(tempfile.gettempdir())
+        place = Path(tempfile.gettempdir())
+        if _has_room(place, workers):
+            return place
     for place in (_SHARED_MEMORY, data_dir):
-        with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=place):
+        if _has_room(place, workers):
             return place
     raise SettingsError(
-        f"{PREFIX}WORKERS: several workers need a folder that they can write to, for the metrics that they add up: "
-        "let TMPDIR name one, or mount a tmpfs at /tmp"
+        f"{PREFIX}WORKERS: several workers need a folder that they can write to, for the metrics that they add up, "
+        f"{_METRICS_BYTES // 1024} KiB each: let TMPDIR name one, or mount a tmpfs at /tmp"
     )
+
+
+def _has_room(place: Path, workers: int) -> bool:
+    """Whether so many workers can write their metrics there. They are mapped: a worker that finds no room would be
+    killed (SIGBUS)."""
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            os.posix_fallocate(file.fileno(), 0, workers * _METRICS_BYTES)
+    except OSError:
+        return False
+    return True
 
 
 def forget_the_dead(folder: Path) -> None:

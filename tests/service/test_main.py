@@ -18,6 +18,7 @@ from models.contract.events import EVENT_BYTES
 from models.contract.keys import Keys
 from models.valkey.server import is_absent, socket_path
 from service.__main__ import main
+from service.settings import Settings
 from tests.service.conftest import ROOT, ended_at_a_port_in_use, eventually
 from tests.service.tiny import Publisher
 
@@ -73,6 +74,21 @@ def test_settings_that_cannot_take_effect_stop_the_start(
     assert message in errors
     assert len(errors.splitlines()) == 1
     assert "secret" not in errors
+
+
+def test_a_stop_before_it_serves_is_one_line_and_its_status(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    former = signal.getsignal(signal.SIGTERM)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        monkeypatch.setattr(Settings, "from_environment", lambda _, number=number: os.kill(os.getpid(), number))
+        try:
+            assert main() == 1
+        finally:
+            signal.signal(signal.SIGTERM, former)
+        assert capsys.readouterr().err == "lorank: stopped before it served\n"
 
 
 def test_a_port_in_use_is_an_exit_status_of_its_own(environment: dict[str, str]) -> None:

@@ -7,16 +7,15 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from service.server import supervisor
-from service.server.supervisor import Supervisor, end_with_parent
+from service.server.supervisor import Supervisor, WorkerState, end_with_parent
 
 ORDERS = "ORDERS"
 """Names the file of the environment: a word for each worker that is started, "well", "fails", "still" or "late"."""
 
 
-def work(listening: socket.socket, beat: Any) -> None:
+def work(listening: socket.socket, state: WorkerState) -> None:
     """One worker. It appends its process id and its word to the file beside the orders."""
     orders = Path(os.environ[ORDERS])
     claims = orders.with_suffix(".claims")
@@ -32,11 +31,11 @@ def work(listening: socket.socket, beat: Any) -> None:
     while word == "late" and os.getppid() == supervising:
         time.sleep(0.02)  # as one that imports until its supervisor has ended
     end_with_parent()
-    beat.value = time.monotonic()
+    state.note(is_ready=True)
     while True:
         time.sleep(0.02)
         if word == "well":
-            beat.value = time.monotonic()
+            state.note(is_ready=True)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,13 @@ class FastPathApp(FastAPI):
 
     def __init__(self, lifespan: Lifespan[FastAPI]) -> None:
         super().__init__(
-            title="Lorank", description="LLM-enhanced ranking", version="1", lifespan=lifespan, redirect_slashes=False
+            title="Lorank",
+            description="LLM-enhanced ranking",
+            version="1",
+            lifespan=lifespan,
+            redirect_slashes=False,
+            docs_url=None,  # service/api/docs.py
+            redoc_url=None,
         )
         self.fast: dict[tuple[str, str], Endpoint] = {}
         self.schemas: Mapping[str, Any] = {}

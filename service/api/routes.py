@@ -20,6 +20,7 @@ from starlette.routing import Match, Route
 
 from service.access import Access, Scope, authorization
 from service.api import answers, parsing
+from service.api.docs import mount_docs
 from service.api.fast_path import KEY_SCHEME, FastPathApp
 from service.api.feedback import parse_feedback
 from service.api.schemas import REFERENCE, FeedbackReply, Limits, openapi_schemas
@@ -272,6 +273,7 @@ def mount(app: FastPathApp, limits: Limits, *, requires_keys: bool) -> None:
     ):
         app.get(path, **_PAGES.get(path, {}))(_answered(path, endpoint, needed))
         app.head(path, include_in_schema=False)(_answered(path, endpoint, needed))
+    mount_docs(app)
     app.add_exception_handler(HTTPException, _unrouted)
     app.schemas = openapi_schemas(limits)
     app.requires_keys = requires_keys

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.api.docs import POLICY
 from service.api.schemas import FeedbackReply, RankReply, RecommendReply
 from tests.service.conftest import Running
 
@@ -38,7 +39,22 @@ async def test_the_openapi_document_is_whole(service: Running) -> None:
     assert len(feedback["anyOf"]) == 2
     assert list(document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
     assert set(document["paths"]["/readyz"]["get"]["responses"]) == {"200", "503"}
-    assert (await service.http.get("/docs")).status_code == 200
+
+
+async def test_the_api_page_loads_nothing_from_elsewhere(service: Running) -> None:
+    page = await service.http.get("/docs")
+    assert page.status_code == 200
+    assert page.headers["Content-Security-Policy"] == POLICY
+    assert "unsafe-inline" not in POLICY.partition("script-src")[2].partition(";")[0]
+    links = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(links) == 4
+    for link in links:
+        answer = await service.http.get(f"/{link}")
+        assert (answer.status_code, answer.headers["X-Content-Type-Options"]) == (200, "nosniff"), link
+        assert answer.content
+    assert not re.search(r"<script(?! src=)|\son\w+=|https?:", page.text)
+    assert (await service.http.get("/redoc")).status_code == 404
+    assert (await service.http.get("/docs/../../etc/passwd")).status_code == 404
 
 
 async def test_the_answer_is_what_the_document_says(service: Running) -> None:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import re
 import secrets
+import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.contract.unknown_keys import problem_lines
-from service.errors import Forbidden, Unauthenticated
+from service.errors import Forbidden, RateLimited, Unauthenticated
 from service.reloading import ReloadingFile
 from service.settings import PREFIX, SettingsError
 
@@ -39,7 +42,8 @@ class Scope(StrEnum):
 
 class ApiKey(BaseModel):
     """A key as the file has it. ``name`` is the operator's word for its holder; ``sha256`` is of the whole key, in
-    hexadecimal digits; the key is refused from ``expires`` on."""
+    hexadecimal digits; the key is refused from ``expires`` on. ``per_second`` requests it may make on average, of all
+    workers of a service together, and ``burst`` of them at once; None: as many as the service can answer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,15 +53,17 @@ class ApiKey(BaseModel):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     created: AwareDatetime
     expires: AwareDatetime | None = None
+    per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    burst: Annotated[int, Field(ge=1)] | None = None
 
     @classmethod
-    def new(cls, name: str, scopes: Iterable[Scope], expires: datetime | None = None) -> tuple[ApiKey, str]:
-        """A key and its text, which is nowhere else."""
+    def new(cls, name: str, scopes: Iterable[Scope], **limits: Any) -> tuple[ApiKey, str]:
+        """A key and its text, which is nowhere else. ``limits``: ``expires``, ``per_second``, ``burst``."""
         number = secrets.token_hex(4)
         text = f"lorank_{number}_{secrets.token_urlsafe(32)}"
         digest = hashlib.sha256(text.encode()).hexdigest()
         created = datetime.now(UTC).replace(microsecond=0)
-        return cls(id=number, name=name, scopes=tuple(scopes), sha256=digest, created=created, expires=expires), text
+        return cls(id=number, name=name, scopes=tuple(scopes), sha256=digest, created=created, **limits), text
 
 
 class KeysFile(BaseModel):
@@ -82,14 +88,34 @@ class KeysFile(BaseModel):
             raise SettingsError("; ".join(problem_lines(cls, error))) from error
 
 
+@dataclass(slots=True)
+class _Bucket:
+    """Tokens of a key in this worker: a request takes one, and they come back with time, up to the burst."""
+
+    tokens: float
+    filled: float
+
+    def wait(self, now: float, per_second: float, burst: float) -> float:
+        """Seconds until the next request is allowed; 0 if this one is, which takes its token."""
+        self.tokens = min(burst, self.tokens + (now - self.filled) * per_second)
+        self.filled = now
+        if self.tokens < 1.0:
+            return (1.0 - self.tokens) / per_second
+        self.tokens -= 1.0
+        return 0.0
+
+
 class Access(ReloadingFile[Mapping[str, ApiKey]]):
     """The keys in force, by id. Without a file everybody may do everything: then the service listens on loopback alone,
     or its operator has said that its network is private."""
 
     name, failure = "file of keys", SettingsError
 
-    def __init__(self, path: Path | None, poll_seconds: float) -> None:
-        """SettingsError if the file cannot be read or is not valid."""
+    def __init__(self, path: Path | None, poll_seconds: float, workers: int = 1) -> None:
+        """Of one of so many ``workers``, each of which allows its part of a key's requests. SettingsError if the file
+        cannot be read or is not valid."""
+        self._workers = workers
+        self._buckets: dict[str, _Bucket] = {}
         if path is not None and not path.exists():
             raise SettingsError(
                 f"{PREFIX}KEYS: there is no file {path}; `python -m service keys add NAME --scope rank` makes it"
@@ -104,7 +130,8 @@ class Access(ReloadingFile[Mapping[str, ApiKey]]):
         return self.path is not None
 
     def check(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope) -> None:
-        """Unauthenticated for a request without a key that is in force, Forbidden for a key without the scope."""
+        """Unauthenticated for a request without a key that is in force, Forbidden for a key without the scope,
+        RateLimited for one that has made too many requests."""
         if not self.is_required:
             return
         given = authorization(headers)
@@ -115,6 +142,21 @@ class Access(ReloadingFile[Mapping[str, ApiKey]]):
             raise Unauthenticated("this API key is none, or not in force any more", field="Authorization")
         if scope not in key.scopes:
             raise Forbidden(f"the API key {key.name} ({key.id}) does not have the scope {scope}", field="Authorization")
+        if key.per_second is not None:
+            self._take(key, key.per_second)
+
+    def _take(self, key: ApiKey, per_second: float) -> None:
+        """RateLimited if the key's part of this worker is used up."""
+        now, own = time.monotonic(), per_second / self._workers
+        burst = max(1.0, (key.burst or per_second) / self._workers)
+        bucket = self._buckets.setdefault(key.id, _Bucket(burst, now))
+        wait = bucket.wait(now, own, burst)
+        if wait:
+            raise RateLimited(
+                f"the API key {key.name} ({key.id}) may make {per_second:g} requests a second",
+                per_second=per_second,
+                retry_after_ms=math.ceil(wait * 1000),
+            )
 
     def _key(self, given: bytes) -> ApiKey | None:
         match = _KEY.fullmatch(given.strip())

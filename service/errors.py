@@ -20,6 +20,7 @@ class ErrorCode(StrEnum):
     TOO_LARGE = "too_large"
     INVALID = "invalid"
     OVERLOADED = "overloaded"
+    RATE_LIMITED = "rate_limited"
     TIMEOUT = "timeout"
     UNSUPPORTED = "unsupported"
     REFUSED = "refused"
@@ -84,6 +85,16 @@ class InvalidRequest(ServiceError):  # noqa: N818
 
 class Overloaded(ServiceError):  # noqa: N818
     status, code = 429, ErrorCode.OVERLOADED
+
+
+class RateLimited(ServiceError):  # noqa: N818
+    """``per_second`` requests are what the caller's API key allows."""
+
+    status, code = 429, ErrorCode.RATE_LIMITED
+
+    def __init__(self, message: str, *, per_second: float, retry_after_ms: int) -> None:
+        super().__init__(message, retry_after_ms=retry_after_ms)
+        self.per_second = per_second
 
 
 class Unavailable(ServiceError):  # noqa: N818

@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from models.contract.unknown_keys import problem_lines
 from service.access import ApiKey, KeysFile, Scope
 from service.settings import PREFIX, SettingsError
 
-_HEADS = ("id", "name", "scopes", "created", "expires")
+_HEADS = ("id", "name", "scopes", "created", "expires", "per second")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,6 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("name", help="whose key it is: letters, digits, . _ -")
     add.add_argument("--scope", action="append", required=True, type=Scope, choices=list(Scope), dest="scopes")
     add.add_argument("--days", type=float, help="until it expires; unless given, never")
+    add.add_argument("--per-second", type=float, help="requests on average, of all workers together; unless given, any")
+    add.add_argument("--burst", type=int, help="requests at once; unless given, those of a second")
     add.add_argument("--once", action="store_true", help="make none if somebody of this name has one")
     commands.add_parser("list", help="the keys, without their secrets")
     revoke = commands.add_parser("revoke", help="take keys out of force")
@@ -51,9 +56,11 @@ def _add(path: Path, given: argparse.Namespace) -> int:
         if given.once and any(key.name == given.name for key in known.keys):
             return 0
         try:
-            key, text = ApiKey.new(given.name, dict.fromkeys(given.scopes), expires)
-        except ValueError as error:
-            raise SettingsError(f"a name has 1 to 64 letters, digits, . _ -, unlike {given.name!r}") from error
+            key, text = ApiKey.new(
+                given.name, dict.fromkeys(given.scopes), expires=expires, per_second=given.per_second, burst=given.burst
+            )
+        except ValidationError as error:
+            raise SettingsError("; ".join(problem_lines(ApiKey, error))) from error
         _write(path, KeysFile(keys=(*known.keys, key)))
     print(text)  # noqa: T201 - a command's answer
     return 0
@@ -62,7 +69,8 @@ def _add(path: Path, given: argparse.Namespace) -> int:
 def _list(path: Path, given: argparse.Namespace) -> int:
     rows = [
         (key.id, key.name, ",".join(key.scopes), f"{key.created:%Y-%m-%d %H:%M}",
-         "never" if key.expires is None else f"{key.expires:%Y-%m-%d %H:%M}")
+         "never" if key.expires is None else f"{key.expires:%Y-%m-%d %H:%M}",
+         "any" if key.per_second is None else f"{key.per_second:g}")
         for key in _read(path).keys
     ]  # fmt: skip
     widths = [max(map(len, column)) for column in zip(_HEADS, *rows, strict=True)]

@@ -7,7 +7,7 @@ from msgspec.json import Encoder
 from starlette.responses import Response
 
 from service.api import schemas
-from service.errors import ServiceError
+from service.errors import RateLimited, ServiceError
 from service.ranking.types import RankAnswer
 
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -57,6 +57,9 @@ def error_response(error: ServiceError, request_id: str, status: int | None = No
         UNSET if retry_after_ms is None else retry_after_ms,
     )
     response = json_response(schemas.ErrorReply(detail), request_id, status or error.status)
+    if isinstance(error, RateLimited):
+        response.headers["RateLimit-Limit"] = f"{error.per_second:g};w=1"
+        response.headers["RateLimit-Remaining"] = "0"
     if response.status_code == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     if retry_after_ms is not None:

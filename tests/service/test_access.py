@@ -17,7 +17,7 @@ import pytest
 
 from service.access import Access, ApiKey, KeysFile, Scope
 from service.app import create_app
-from service.errors import Forbidden, Unauthenticated
+from service.errors import Forbidden, RateLimited, Unauthenticated
 from service.keys import main as keys
 from service.settings import Settings, SettingsError, is_loopback
 from tests.conftest import ROOT
@@ -60,7 +60,7 @@ def test_a_key_opens_what_its_scopes_name(tmp_path: Path) -> None:
 
 def test_what_is_no_key_in_force_opens_nothing(tmp_path: Path) -> None:
     key, text = ApiKey.new("shop", [Scope.RANK])
-    old, expired = ApiKey.new("old", [Scope.RANK], datetime.now(UTC) - timedelta(seconds=1))
+    old, expired = ApiKey.new("old", [Scope.RANK], expires=datetime.now(UTC) - timedelta(seconds=1))
     access = Access(written(tmp_path / "keys.json", key, old), 1.0)
     _, stranger = ApiKey.new("stranger", [Scope.RANK])
     wrong = text[:-1] + ("A" if text[-1] != "A" else "B")
@@ -73,6 +73,50 @@ def test_what_is_no_key_in_force_opens_nothing(tmp_path: Path) -> None:
         access.check(headers(), Scope.RANK)
     with pytest.raises(Unauthenticated):
         access.check(headers(f"Bearer {text}", "Bearer x"), Scope.RANK)
+
+
+def test_a_key_with_a_rate_makes_its_burst_and_then_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, text = ApiKey.new("shop", [Scope.RANK], per_second=10.0, burst=4)
+    other, free = ApiKey.new("other", [Scope.RANK])
+    access = Access(written(tmp_path / "keys.json", key, other), 1.0, workers=2)
+    clock = [100.0]
+    monkeypatch.setattr("service.access.time.monotonic", lambda: clock[0])
+
+    def allowed() -> int:
+        """How many requests are, until one is not."""
+        for count in range(100):
+            try:
+                access.check(headers(f"Bearer {text}"), Scope.RANK)
+            except RateLimited:
+                return count
+        return 100
+
+    assert allowed() == 2  # of two workers each has its half
+    with pytest.raises(RateLimited) as refused:
+        access.check(headers(f"Bearer {text}"), Scope.RANK)
+    assert (refused.value.per_second, refused.value.retry_after_ms) == (10.0, 200)
+    access.check(headers(f"Bearer {free}"), Scope.RANK)
+    with pytest.raises(Forbidden):
+        access.check(headers(f"Bearer {text}"), Scope.ADMIN)
+    clock[0] += 0.2
+    assert allowed() == 1
+    clock[0] += 3600.0
+    assert allowed() == 2
+
+
+async def test_too_many_requests_of_a_key_are_told_when_to_come_again(
+    settings: Settings, publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.publish()
+    key, text = ApiKey.new("shop", [Scope.RANK], per_second=0.001, burst=1)
+    limited = settings.model_copy(update={"keys": written(tmp_path / "keys.json", key)})
+    async with running(limited) as service:
+        lines = {"Authorization": f"Bearer {text}"}
+        assert (await service.http.post("/v1/rank", json=BODY, headers=lines)).status_code == 200
+        refused = await service.http.post("/v1/rank", json=BODY, headers=lines)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
+        assert 990 <= int(refused.headers["Retry-After"]) <= 1000
+        assert (refused.headers["RateLimit-Limit"], refused.headers["RateLimit-Remaining"]) == ("0.001;w=1", "0")
 
 
 def test_the_file_is_followed_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
@@ -224,7 +268,10 @@ def test_the_command_makes_lists_and_revokes(file: Path, capsys: pytest.CaptureF
 
 def test_a_wrong_name_or_file_is_one_line_and_loses_nothing(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert keys(["add", "a b", "--scope", "rank"]) == 2
-    assert "unlike 'a b'" in capsys.readouterr().err
+    assert "name: " in capsys.readouterr().err
+    assert keys(["add", "shop", "--scope", "rank", "--per-second", "0"]) == 2
+    assert "per_second: " in capsys.readouterr().err
+    assert not file.exists()
     file.write_text("{")
     assert keys(["add", "shop", "--scope", "rank"]) == 2
     assert file.read_text() == "{"

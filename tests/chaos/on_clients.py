@@ -231,6 +231,11 @@ def odd_framings(inner: bytes) -> dict[str, bytes]:
         "chunks of another name": HEAD + b"Transfer-Encoding: xchunked\r\n\r\n" + ended,
         "chunks, folded": HEAD + b"Transfer-Encoding:\r\n chunked\r\n\r\n" + ended,
         "chunks, before a space": HEAD + b"Transfer-Encoding : chunked\r\n\r\n" + ended,
+        "chunks, before a space, and a length": HEAD
+        + b"Transfer-Encoding : chunked\r\nContent-Length: 5\r\n\r\n"
+        + ended,
+        "a zero byte in the first line": b"POST  \0 HTTP/1.1\r\nContent-Length: %b\r\n\r\n" % size + inner,
+        "HTTP/9.9": HEAD.replace(b"1.1", b"9.9") + b"Content-Length: %b\r\n\r\n" % size + inner,
         "chunks, behind a tab": HEAD + b"Transfer-Encoding:\tchunked\r\n\r\n" + chunk,
         "a length, folded": HEAD + b"X: y\r\n Content-Length: %b\r\n\r\n" % size + inner,
         "lines that end in LF": HEAD.replace(b"\r", b"") + b"Content-Length: %b\n\n" % size + inner,

@@ -275,7 +275,7 @@ class Connection(HttpToolsProtocol):
         if self._unread is None and self.transport.is_closing():  # and not closed, so something is still to be read
             self._unread = now
         if self._unread is not None and now - self._unread > limits.body_seconds:
-            self.transport.abort()
+            self._cut()
         elif self._refused is not None:
             if now - self._refused > LINGER_SECONDS:
                 self.transport.abort()
@@ -290,6 +290,13 @@ class Connection(HttpToolsProtocol):
                 self._refuse(RequestTimeout(f"the body was not complete in {limits.body_seconds:g} s"))
         elif now - self._began > limits.header_seconds:
             self._refuse(RequestTimeout(f"the head was not complete in {limits.header_seconds:g} s"))
+
+    def _cut(self) -> None:
+        """Close the connection, and let the kernel forget what it has for the caller."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def _hold(self, count: int) -> None:
         self._unfinished += count

@@ -1,9 +1,9 @@
 """Admission of requests: how many a process works on at once, found from how long they wait for their turn.
 
 A request that waits behind too many others is answered when its caller has gone, and so is every later one. What is too
-much is refused before it is parsed, which costs next to nothing, and the rest keeps its pace. The limit falls as soon
+much is refused before its body is parsed, which costs little, and the rest keeps its pace. The limit falls as soon
 as requests wait longer than they should, and grows while they do not, as a congestion window does. A request that waits
-for Redis or a language model keeps nobody waiting: it is not at work meanwhile (``Elsewhere``).
+for Redis, a language model or its caller keeps nobody waiting: it is not at work meanwhile (``Elsewhere``).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ _ADMISSION: ContextVar[Admission | None] = ContextVar("admission", default=None)
 
 
 class Elsewhere:
-    """A context in which the running task waits for another process. Its request, if it is one's, is not at work."""
+    """A context in which the running task waits for another process, or a caller. Its request, if it is one's, is not at work."""
 
     __slots__ = ("_admission",)
 

@@ -52,9 +52,10 @@ class Settings(BaseModel):
     ``key_prefix``       the configuration that is served, lorank:NAME; None: the only one that is there
     ``max_body_bytes``   4 MiB hold 2,000 candidates with ids of 256 bytes, escaped as JSON, and 1 kB of features each
     ``max_header_bytes``, ``max_headers``  of the request line and headers of one request
-    ``header_seconds``, ``body_seconds``   from the first byte of a request until its head, or its body, must be there
+    ``header_seconds``, ``body_seconds``   from the first byte of a request until its head, or its body, must be there;
+                         ``body_seconds`` also until a caller must have read what it was answered
     ``max_unfinished_bytes``  of requests that are not complete yet, of all connections of a worker
-    ``max_connections``  of a worker at once; fewer if it may not open so many descriptors
+    ``max_connections``  of a worker at once, beyond which idle ones make way; fewer if it lacks descriptors
     ``keys``             file of API keys (``python -m service keys``), which every request but those of the probes then
                          needs; None: nobody needs one
     ``private_network``  the operator says that nobody but their own machines reaches the host, so that it needs no keys

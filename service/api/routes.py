@@ -73,8 +73,9 @@ async def rank(service: Service, request: Request) -> Response:
     """Order the candidates for the user, best first.
 
     What fails on the way costs quality, not the answer: `degraded` says what is missing from it. `timing_ms.total`
-    counts from the arrival of the request's last byte, as the deadline does; `queue` is how much of it the request
-    waited, and was read, before its ranking began; the other times are those of the steps.
+    counts from the arrival of the request's last byte, as the deadline does, or, behind others of its connection, from
+    its turn; `queue` is how much of it the request waited, and was read, before its ranking began; the other times are
+    those of the steps.
     """
     return await _ranked(service, request, parsing.parse_rank)
 

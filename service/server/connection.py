@@ -4,22 +4,26 @@ uvicorn bounds neither a head nor the time in which a request has to be complete
 body of a request that offers another protocol (``Upgrade: h2c``, which the JDK's and curl's clients do by default). So
 a head is collected here until it is complete, checked, and handed on without the offer, which a server may ignore
 (RFC 9110, 7.8); and a request begins when its body is complete. A caller that asks whether to go on is always told to:
-after another answer a client may send a new request where the body was due, and the JDK's waits for ever. What is
-refused gets the envelope of every error.
+after another answer a client may send a new request where the body was due, and the JDK's waits for ever. Nor does
+uvicorn bound the time in which an answer has to be read: a connection whose answers nobody reads is read no further,
+its request is not at work, and in the end it is cut. What is refused gets the envelope of every error.
 """
 
 from __future__ import annotations
 
+import fcntl
 import math
 import re
 import socket
 import struct
+import termios
 import time
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from service.admission import Elsewhere
 from service.api.answers import error_response
 from service.api.parsing import new_request_id
 from service.errors import (
@@ -36,15 +40,13 @@ LINGER_SECONDS = 2.0
 """Time in which a refused caller may read the answer, while what it still sends is thrown away: a socket that is closed
 with bytes unread makes its caller lose the answer."""
 
+SILENT_SECONDS = 1.0
+"""Time for which a connection that is just open may say nothing before it counts as idle: a caller who comes with many
+others may not have come to speak."""
+
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HEAD_END = b"\r\n\r\n"
 _OFFER = re.compile(rb"\r\n(?:upgrade|http2-settings):[^\r\n]*", re.IGNORECASE)
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
-_SPECIAL = re.compile(
-    rb"\r\n(?:transfer-encoding|expect|upgrade):|\r\nconnection:(?![ \t]*keep-alive[ \t]*\r\n)| HTTP/1\.0\r\n"
-    rb"|\r\ncontent-length:(?s:.*)\r\ncontent-length:",
-    re.IGNORECASE,
-)
 _TCP_INFO_BYTES, _LAST_DATA_RECEIVED = 104, 52  # of Linux' struct tcp_info
 
 
@@ -62,6 +64,8 @@ class Connection(HttpToolsProtocol):
         self._unfinished = 0  # bytes of an incomplete request
         self._refused: float | None = None  # when the refusal was written, which may be still to come
         self._waiting: RequestResponseCycle | None = None  # for its body
+        self._responses = 0  # that are complete, and behind which the next request has not begun
+        self._unread: float | None = None  # since when the caller has not read enough of what it was answered
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -95,6 +99,7 @@ class Connection(HttpToolsProtocol):
         self._opened = math.inf
         if self._began is None:
             self._began = time.monotonic()
+        self._all.note_busy(self)
         if not self._all.admits(self):
             self._refuse(Overloaded("there are too many connections", retry_after_ms=1000))
             return
@@ -107,27 +112,10 @@ class Connection(HttpToolsProtocol):
             self._hold(len(data))
         elif self._head.count(b"\r\n", 0, end) > limits.headers:
             self._refuse(HeadersTooLarge(f"a request may have at most {limits.headers} headers"))
-        elif self._all.admission.is_full and self._is_plain_post(end):
-            self._head = bytearray()
-            self._began = None
-            self._turn_away(keep_alive=True)
-            super().on_response_complete()
         else:
             head, rest = bytes(self._head[:end]), bytes(self._head[end:])
             self._head = bytearray()
             self._parse((_OFFER.sub(b"", head) if b"upgrade" in head.lower() else head) + rest)
-
-    def _is_plain_post(self, end: int) -> bool:
-        """Whether what was collected is exactly one request that can be turned away unparsed: its head ends at ``end``,
-        its body is there, and nothing is under way on this connection. That takes .030 ms of a core, through the parser
-        .060; at three times the capacity 596 requests a second are answered and not 573 (research/LOG.md, 2026-11-30).
-        """
-        if self._all.draining or not (self.cycle is None or self.cycle.response_complete):
-            return False
-        head = bytes(self._head[: end + 2])
-        length = _LENGTH.search(head)
-        is_plain = head.startswith(b"POST ") and length is not None and _SPECIAL.search(head) is None
-        return is_plain and int(length[1]) == len(self._head) - end - len(_HEAD_END)  # type: ignore[index]
 
     def _parse(self, data: bytes) -> None:
         try:
@@ -170,13 +158,16 @@ class Connection(HttpToolsProtocol):
         if self._refused is not None:
             return
         self._finish()
-        self.scope["state"]["arrived"] = time.monotonic() - self._seconds_unread()
         super().on_message_complete()
         if self._waiting is self.cycle:
+            self.scope["state"]["arrived"] = time.monotonic() - self._seconds_unread()
             self._start_asgi_task(self.cycle, self.app)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Begin to answer a request when it is complete."""
+        """Begin to answer a request when it is complete and has its turn. If others of the caller were before it, it
+        arrives now: that it waited for them does not say that there is much to do."""
+        if self.transport.is_closing():  # an earlier answer was the last
+            return
         if cycle.more_body:
             if cycle.waiting_for_100_continue:
                 self.transport.write(_GO_ON)
@@ -184,6 +175,7 @@ class Connection(HttpToolsProtocol):
             self._waiting = cycle
             return
         self._waiting = None
+        cycle.scope["state"].setdefault("arrived", time.monotonic())
         if self._all.draining:
             cycle.keep_alive = False
         if cycle.scope["method"] != "POST":  # probes, and what people ask
@@ -198,11 +190,18 @@ class Connection(HttpToolsProtocol):
             cycle.on_response()
 
     async def _admitted(self, scope: Any, receive: Any, send: Any) -> None:
-        """The application, counted as being at work."""
+        """The application, counted as being at work unless it waits for its caller to read."""
         admission = self._all.admission
+
+        async def send_on(message: Any) -> None:
+            if self.flow.write_paused:
+                with Elsewhere():
+                    await self.flow.drain()
+            await send(message)
+
         try:
             admission.begun(_waited(scope))
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, send_on)
         finally:
             admission.ended()
 
@@ -214,10 +213,38 @@ class Connection(HttpToolsProtocol):
         self._write(error, keep_alive)
 
     def on_response_complete(self) -> None:
+        """The next request of the connection begins. It may be turned away at once, which comes back here."""
         if self._refused is not None:
             self.transport.close()
             return
-        super().on_response_complete()
+        self._responses += 1
+        if self._responses > 1:  # the loop below is at work
+            return
+        while self._responses:
+            super().on_response_complete()
+            self._responses -= 1
+        if self.flow.write_paused:
+            self.flow.pause_reading()
+        if self._is_idle:
+            self._all.note_idle(self)
+
+    def pause_writing(self) -> None:
+        """The caller does not read: what it asks for meanwhile is not read either, or it would fill the memory."""
+        super().pause_writing()
+        self._unread = time.monotonic()
+        self.flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unread = None
+        if not self.pipeline:
+            self.flow.resume_reading()
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no request is under way, nor a part of one."""
+        is_answered = self.cycle is None or self.cycle.response_complete
+        return is_answered and self._began is None and self._refused is None
 
     def shutdown(self) -> None:
         """The server is leaving. A caller whose connection is idle may be about to send a request, which would be lost:
@@ -228,24 +255,48 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def _close_if_idle(self) -> None:
-        if self._began is None and (self.cycle is None or self.cycle.response_complete):
+        if self._is_idle:
             self.transport.close()
 
+    def close_if_idle(self) -> bool:
+        if not self._is_idle or self.transport.is_closing() or self.transport.get_write_buffer_size():
+            return False
+        if self._opened < math.inf and time.monotonic() - self._opened < SILENT_SECONDS:
+            return False
+        if self._bytes_unread():
+            return False
+        self.transport.close()
+        return True
+
     def sweep(self, now: float) -> None:
-        """Refuse a request that has not been complete in time; close a connection that was refused."""
+        """Refuse a request that has not been complete in time; close a connection that was refused, or whose answers
+        nobody reads."""
         limits = self._all.limits
-        if self._refused is not None:
+        if self._unread is None and self.transport.is_closing():  # and not closed, so something is still to be read
+            self._unread = now
+        if self._unread is not None and now - self._unread > limits.body_seconds:
+            self._cut()
+        elif self._refused is not None:
             if now - self._refused > LINGER_SECONDS:
                 self.transport.abort()
         elif self._began is None:
             longest = limits.header_seconds if self._all.is_full else limits.idle_seconds
             if now - self._opened > longest:  # uvicorn looks after later pauses
                 self.transport.close()
+        elif self.flow.read_paused:  # by us: the rest of it may well be there
+            self._began = now
         elif self._in_body:
             if now - self._began > limits.body_seconds:
                 self._refuse(RequestTimeout(f"the body was not complete in {limits.body_seconds:g} s"))
         elif now - self._began > limits.header_seconds:
             self._refuse(RequestTimeout(f"the head was not complete in {limits.header_seconds:g} s"))
+
+    def _cut(self) -> None:
+        """Close the connection, and let the kernel forget what it has for the caller."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def _hold(self, count: int) -> None:
         self._unfinished += count
@@ -289,6 +340,14 @@ class Connection(HttpToolsProtocol):
         lines = [name + b": " + value + b"\r\n" for name, value in headers]
         self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", bytes(response.body)]))
 
+    def _bytes_unread(self) -> int:
+        """What the kernel has received and the event loop has not come to read."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is None:
+            return 0
+        count: int = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)))[0]
+        return count
+
     def _seconds_unread(self) -> float:
         """How long ago the kernel received the last bytes, as far as it says; it knows it to some milliseconds."""
         sock = self.transport.get_extra_info("socket")
@@ -305,9 +364,9 @@ class Connection(HttpToolsProtocol):
 
 
 def _waited(scope: Any) -> float:
-    """Seconds since a request was complete; 0 if it still waits for being told to go on."""
-    arrived: float | None = scope["state"].get("arrived")
-    return 0.0 if arrived is None else time.monotonic() - arrived
+    """Seconds since a request was complete and had its turn on its connection."""
+    arrived: float = scope["state"]["arrived"]
+    return time.monotonic() - arrived
 
 
 def _large_head(most: int) -> HeadersTooLarge:

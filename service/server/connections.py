@@ -26,7 +26,9 @@ class ConnectionLimits:
     """What one connection, and all of them together, may cost.
 
     ``unfinished_bytes`` is of bodies that are not complete, of all connections. Seconds count from the first byte of a
-    request to the last of its head or body; ``idle_seconds`` from its opening or last answer, as long as nothing comes.
+    request to the last of its head or body, ``body_seconds`` also from when a caller has more than 64 KiB of answers to
+    read, or its connection is to be closed, until it has read them; ``idle_seconds`` from its opening or last answer,
+    as long as nothing comes.
     """
 
     header_bytes: int = 16 * 1024
@@ -46,6 +48,9 @@ class OpenConnection(Protocol):
         """Refuse what hangs since long before ``now``, in seconds of the monotonic clock. A connection that has said
         nothing is closed."""
 
+    def close_if_idle(self) -> bool:
+        """Close it if nothing is under way on it, nor to be read, at either end. Whether it was."""
+
 
 class Connections:
     """The open connections of a process, and how many bytes of incomplete requests they hold.
@@ -60,6 +65,7 @@ class Connections:
         self.on_surplus: Callable[[], None] = lambda: None
         self.on_sweep: Callable[[], None] = lambda: None
         self._open: set[OpenConnection] = set()
+        self._idle: dict[OpenConnection, None] = {}  # the order is that in which they became so
         self._surplus: set[OpenConnection] = set()
         self._unfinished_bytes = 0
 
@@ -67,17 +73,40 @@ class Connections:
         return len(self._open)
 
     def add(self, connection: OpenConnection) -> None:
+        """Count a new connection. Where there is no room for it, that which has been idle for longest makes way; if
+        none is idle, the new one is one too many."""
+        if self.is_full:
+            self._make_room()
         surplus = len(self._open) - self.limits.connections
         self._open.add(connection)
         if surplus >= 0:
             self._surplus.add(connection)
             self.on_surplus()
+        else:
+            self._idle[connection] = None
         if surplus >= REFUSED_AT_ONCE:
             connection.sweep(math.inf)
+
+    def _make_room(self) -> None:
+        for connection in self._idle:
+            if connection.close_if_idle():
+                self.discard(connection)
+                return
 
     def discard(self, connection: OpenConnection) -> None:
         self._open.discard(connection)
         self._surplus.discard(connection)
+        self._idle.pop(connection, None)
+
+    def note_idle(self, connection: OpenConnection) -> None:
+        """Its last request is answered."""
+        if connection in self._open:
+            self._idle.pop(connection, None)
+            self._idle[connection] = None
+
+    def note_busy(self, connection: OpenConnection) -> None:
+        """Something has come."""
+        self._idle.pop(connection, None)
 
     @property
     def is_full(self) -> bool:

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import resource
+import select
 import shutil
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.chaos.on_processes import PATIENT_MS, started
-from tests.chaos.rows import Outcome, row
+from tests.chaos.rows import Goal, Outcome, row
 from tests.chaos.stand import Service, Stand, TroubleError, eventually
 from tests.chaos.traffic import ANSWER_SECONDS, Traffic, User
 from tests.service.tiny import ITEMS, TinyItem
@@ -140,6 +141,50 @@ def large_heads(stand: Stand) -> Outcome:
     return traffic.outcome()
 
 
+def deaf(service: Service) -> socket.socket:
+    """A caller whose kernel takes little of an answer that is not read."""
+    caller = socket.socket()
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    caller.settimeout(1.0)
+    caller.connect(("127.0.0.1", service.port))
+    return caller
+
+
+def is_reset(caller: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(caller, 0)
+    return bool(poll.poll(0))
+
+
+@row(PART, "6 callers send 14 rankings of 2,000 candidates each on one connection, and read no answer; "
+           "LORANK_QUEUE_MS=100", Goal(refused=None), short=True)  # fmt: skip
+def unread_answers(stand: Stand) -> Outcome:
+    limits: dict[str, Any] = {"body_seconds": 3} if stand.short else {}
+    service = started(stand, queue_ms=100, **limits)
+    traffic = stand.traffic(service, deadline_ms=PATIENT_MS)
+    large = request_of(stand.users[0], [TinyItem(f"{number:04}" + "x" * 240) for number in range(2000)])
+
+    def pour(caller: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it is read no further
+            for _ in range(14):
+                caller.sendall(large)
+
+    with traffic.trouble(), ExitStack() as stack, ThreadPoolExecutor(6) as pool:
+        callers = [stack.enter_context(deaf(service)) for _ in range(6)]
+        list(pool.map(pour, callers))
+        began = time.monotonic()
+        eventually(lambda: all(map(is_reset, callers)), "whoever reads no answer is never cut", 120.0)
+        seconds = time.monotonic() - began
+    meanwhile = [each.verdict for each in traffic.answers if each.at >= began]
+    refused = meanwhile.count("refused")
+    traffic.settle()
+    return traffic.outcome(
+        missed=["all others were refused until they were cut"] * (refused == len(meanwhile)),
+        remark=f"all were cut after {seconds:.0f} s; of the {len(meanwhile):,} requests of others until then "
+        f"{refused:,} were refused",
+    )
+
+
 @dataclass
 class Readers:
     """Callers that rank on connections that they keep, one or several requests at once, and leave some of them: before
@@ -231,6 +276,12 @@ def odd_framings(inner: bytes) -> dict[str, bytes]:
         "chunks of another name": HEAD + b"Transfer-Encoding: xchunked\r\n\r\n" + ended,
         "chunks, folded": HEAD + b"Transfer-Encoding:\r\n chunked\r\n\r\n" + ended,
         "chunks, before a space": HEAD + b"Transfer-Encoding : chunked\r\n\r\n" + ended,
+        "length and chunks, before a space": HEAD
+        + b"Content-Length: %d\r\n" % len(ended)
+        + b"Transfer-Encoding : chunked\r\n\r\n"
+        + ended,
+        "a zero byte in the first line": b"POST  \0 HTTP/1.1\r\nContent-Length: %b\r\n\r\n" % size + inner,
+        "HTTP/9.9": HEAD.replace(b"1.1", b"9.9") + b"Content-Length: %b\r\n\r\n" % size + inner,
         "chunks, behind a tab": HEAD + b"Transfer-Encoding:\tchunked\r\n\r\n" + chunk,
         "a length, folded": HEAD + b"X: y\r\n Content-Length: %b\r\n\r\n" % size + inner,
         "lines that end in LF": HEAD.replace(b"\r", b"") + b"Content-Length: %b\n\n" % size + inner,

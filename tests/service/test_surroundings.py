@@ -210,9 +210,11 @@ def test_limits_of_connections_are_settings(environment: dict[str, str], output:
             slow.sendall(b"POST /v1/rank HTTP/1.1\r\n")
             assert slow.recv(4096).startswith(b"HTTP/1.1 408")
         with contextlib.ExitStack() as stack:
-            for _ in range(3):
-                client = http.client.HTTPConnection("127.0.0.1", process.port, timeout=30)
-                stack.callback(client.close)
-                client.request("GET", "/healthz")
-                client.getresponse().read()
-            assert process.status("/healthz") == 429
+            idle = [stack.enter_context(socket.create_connection(("127.0.0.1", process.port), 30)) for _ in range(3)]
+            for caller in idle:
+                caller.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                answer = b""
+                while not answer.endswith(b"}"):
+                    answer += caller.recv(4096)
+            assert process.status("/healthz") == 200
+            assert idle[0].recv(4096) == b""  # made way for it

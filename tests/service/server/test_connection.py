@@ -10,7 +10,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from service.server import connection as connection_module
 from service.server import connections as connections_module
 from service.server.connection import Connection
 from service.server.connections import ConnectionLimits, Connections
+from tests.chaos.on_clients import answers_in, odd_framings
 from tests.damage import FEW, damaged
 
 LIMITS = ConnectionLimits(
@@ -41,6 +42,9 @@ BODY = b'{"user_id":"u1","item_id":"b1","value":5}'
 LENGTH = b"Content-Length: %d\r\n\r\n" % len(BODY)
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+LARGE_BYTES = 8 * 2**20
+"""More than kernels take of an answer that nobody reads."""
+LARGE = PLAIN + b"Content-Length: 5\r\n\r\nlarge"
 EXPECTING, GO_ON = b"Expect: 100-continue\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -86,10 +90,7 @@ def answer_on(client: socket.socket) -> tuple[int, Any]:
 
 def emptied(server: Server) -> None:
     """Wait until all callers are gone."""
-    until = time.monotonic() + 30.0
-    while len(server.connections):
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    eventually(lambda: not len(server.connections))
 
 
 @contextlib.contextmanager
@@ -106,6 +107,8 @@ def serving(limits: ConnectionLimits, admission: Admission | None = None) -> Ite
             return Response(json.dumps({"refused": error.message}))
         if raw == b"slow":
             await asyncio.sleep(0.2)
+        if raw == b"large":
+            return Response(json.dumps("a" * LARGE_BYTES))
         waited = time.monotonic() - request.state.arrived
         return Response(json.dumps({"bytes": len(raw), "waited": waited}))
 
@@ -309,18 +312,118 @@ def test_whoever_says_nothing_is_let_go(impatient: Server) -> None:
 
 
 def test_more_callers_than_there_is_room_for_are_refused(server: Server) -> None:
+    emptied(server)
     with contextlib.ExitStack() as stack:
-        clients = []
-        for _ in range(6):
-            clients.append(stack.enter_context(server.connect()))
-            clients[-1].sendall(PLAIN + LENGTH + BODY)
-            assert answer_on(clients[-1])[0] == 200
+        clients = [stack.enter_context(server.connect()) for _ in range(6)]
+        for client in clients:
+            client.sendall(PLAIN + LENGTH + BODY[:-1])
+        eventually(lambda: not server.connections._idle)
         refused, detail = server.answer(PLAIN + LENGTH + BODY)
         assert (refused, detail["message"], detail["retry_after_ms"]) == (429, "there are too many connections", 1000)
-        clients[0].sendall(PLAIN + LENGTH + BODY)
+        clients[0].sendall(BODY[-1:])
         assert answer_on(clients[0])[0] == 200
     emptied(server)
     assert server.answer(PLAIN + LENGTH + BODY)[0] == 200
+
+
+def test_who_has_been_idle_for_longest_makes_way_for_a_new_caller(server: Server) -> None:
+    emptied(server)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(6)]
+        for client in (*clients, clients[0]):
+            client.sendall(PLAIN + LENGTH + BODY)
+            assert answer_on(client)[0] == 200
+        clients[1].sendall(PLAIN)
+        eventually(lambda: len(server.connections._idle) == 5)
+        for _ in range(3):
+            new = stack.enter_context(server.connect())
+            new.sendall(b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert answer_on(new)[0] == 200
+        assert [client.recv(1) for client in clients[2:5]] == [b"", b"", b""]
+        for client, request in ((clients[1], LENGTH + BODY), (clients[0], PLAIN + LENGTH + BODY)):
+            client.sendall(request)
+            assert answer_on(client)[0] == 200
+    emptied(server)
+    assert not server.connections._idle
+
+
+def test_whoever_is_about_to_be_read_does_not_make_way(server: Server) -> None:
+    emptied(server)
+    with server.connect() as client:
+        client.sendall(PLAIN + LENGTH + BODY)
+        assert answer_on(client)[0] == 200
+        connection, reached, sent = the_connection(server), threading.Event(), threading.Event()
+        made_way: list[bool] = []
+
+        def busy() -> None:
+            reached.set()
+            sent.wait(30.0)
+            made_way.append(connection.close_if_idle())
+
+        connection.loop.call_soon_threadsafe(busy)
+        reached.wait()
+        client.sendall(PLAIN + LENGTH + BODY)
+        sent.set()
+        assert answer_on(client)[0] == 200
+    assert made_way == [False]
+    emptied(server)
+
+
+@pytest.mark.parametrize("behind", [LARGE * 2, b""])
+def test_a_request_whose_caller_does_not_read_is_not_at_work(server: Server, behind: bytes) -> None:
+    with deaf(server) as client:
+        client.sendall(LARGE + behind)
+        connection, admission = the_connection(server), server.connections.admission
+        eventually(lambda: connection.flow.write_paused)
+        eventually(lambda: admission.at_work == 0 and len(connection.tasks) == (1 if behind else 0))
+        assert [status_on(client) for _ in range(1 + behind.count(b"large"))] == [200] * (1 + behind.count(b"large"))
+        client.sendall(PLAIN + LENGTH + BODY)
+        assert answer_on(client)[0] == 200
+        assert not connection.flow.read_paused
+    emptied(server)
+    assert admission.at_work == 0
+
+
+@pytest.mark.parametrize("sent", [LARGE, LARGE * 3, LARGE.replace(b"Host: x", b"Host: x\r\nConnection: close")])
+def test_whoever_does_not_read_is_cut(sent: bytes) -> None:
+    with serving(replace(IMPATIENT, idle_seconds=60.0)) as server, deaf(server) as client:
+        client.sendall(sent)
+        the_connection(server)
+        emptied(server)
+
+
+def test_an_answer_may_be_read_slowly() -> None:
+    """Whoever goes on reading is not cut, however long all of it takes."""
+    with serving(replace(IMPATIENT, body_seconds=1.0, idle_seconds=60.0)) as server, deaf(server) as client:
+        requests = 6
+        client.sendall(LARGE * requests)
+        began = time.monotonic()
+        for _ in range(requests):
+            time.sleep(0.3)
+            assert status_on(client) == 200
+        assert time.monotonic() - began > server.connections.limits.body_seconds
+
+
+def deaf(server: Server) -> socket.socket:
+    """A client whose kernel takes little of an answer before it is read."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(30.0)
+    client.connect(("127.0.0.1", server.port))
+    return client
+
+
+def the_connection(server: Server) -> Any:
+    """Of the only caller there is, or of any."""
+    eventually(lambda: len(server.connections))
+    return next(iter(server.connections._open))
+
+
+def eventually(condition: Callable[[], Any]) -> None:
+    until = time.monotonic() + 30.0
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def test_unfinished_bodies_have_a_bound_together(server: Server) -> None:
@@ -437,6 +540,77 @@ def test_requests_of_every_form_are_turned_away(busy: tuple[Server, Full], parts
     assert admission.at_work == 0
 
 
+def test_a_full_worker_reads_requests_as_one_that_is_not_full(busy: tuple[Server, Full]) -> None:
+    """And closes the connection of the same ones."""
+    server, admission = busy
+    last = b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + LENGTH + BODY
+    for name, form in odd_framings(PLAIN + LENGTH + BODY).items():
+        statuses = []
+        for admission.full in (False, True):
+            received = b""
+            with server.connect() as client, contextlib.suppress(ConnectionError):
+                client.sendall(form)
+                time.sleep(0.02)  # or it would not have come whole and alone
+                client.sendall(last)
+                while more := client.recv(65536):
+                    received += more
+            statuses.append([status for status, _ in answers_in(received)])
+        calm, full = statuses
+        assert [status in (404, 429) or status for status in full] == [status == 404 or status for status in calm], name
+        assert 429 in full or 404 not in calm, name
+
+
+def test_any_number_of_requests_may_be_turned_away_at_once() -> None:
+    """Behind one that is at work, on its connection."""
+    admission = Admission(60.0)
+    admission.limit = 1.0
+    with serving(LIMITS, admission) as server, server.connect() as client:
+        client.sendall(PLAIN + b"Content-Length: 4\r\n\r\nslow" + (PLAIN + LENGTH + BODY) * 1000)
+        assert [status_on(client) for _ in range(1001)] == [200] + [429] * 1000
+        eventually(lambda: admission.at_work == 0)
+        client.sendall(PLAIN + LENGTH + BODY)
+        assert answer_on(client)[0] == 200
+
+
+def test_the_wait_of_a_request_begins_with_its_turn_on_its_connection(server: Server) -> None:
+    with server.connect() as client:
+        client.sendall(PLAIN + b"Content-Length: 4\r\n\r\nslow" + (PLAIN + LENGTH + BODY) * 5)
+        first, *behind = [answer_on(client)[1]["waited"] for _ in range(6)]
+    assert min(behind) < first
+
+
+def test_whoever_does_not_read_refusals_is_read_no_further(busy: tuple[Server, Full]) -> None:
+    server, admission = busy
+    requests = [PLAIN + LENGTH + BODY] * 20_000 + [PLAIN + b"Connection: close\r\n" + LENGTH + BODY]
+    with deaf(server) as client:
+        sender = threading.Thread(target=client.sendall, args=(b"".join(requests),))
+        sender.start()
+        eventually(lambda: the_connection(server).flow.read_paused)
+        received = b"".join(iter(lambda: client.recv(65536), b""))
+        sender.join()
+    assert received.count(b"HTTP/1.1 429 ") == len(requests)
+    emptied(server)
+    assert admission.at_work == 0
+
+
+def test_nothing_is_begun_behind_the_last_request_of_a_connection(busy: tuple[Server, Full]) -> None:
+    server, _ = busy
+    server.connections.draining = True
+    seen: list[str] = []
+    start = connection_module.HttpToolsProtocol._start_asgi_task
+
+    def noted(self: Any, cycle: Any, app: Any) -> None:
+        seen.append(cycle.scope["method"])
+        start(self, cycle, app)
+
+    with pytest.MonkeyPatch.context() as patch, server.connect() as client:
+        patch.setattr(connection_module.HttpToolsProtocol, "_start_asgi_task", noted)
+        client.sendall(PLAIN + LENGTH + BODY + b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert status_on(client) == 429
+        assert client.recv(1) == b""
+    assert not seen
+
+
 def test_who_asks_that_the_connection_be_closed_is_turned_away_and_sees_it_closed(busy: tuple[Server, Full]) -> None:
     server, _ = busy
     with server.connect() as client:
@@ -467,7 +641,9 @@ def status_on(client: socket.socket) -> int:
     """Of the next answer, which is read wholly."""
     data = b""
     while b"\r\n\r\n" not in data:
-        data += client.recv(1)
+        received = client.recv(1)
+        assert received, "the connection is closed"
+        data += received
         if data.startswith(b"HTTP/1.1 100") and data.endswith(b"\r\n\r\n"):
             data = b""
     length = int(data.lower().split(b"content-length: ")[1].split(b"\r\n")[0])

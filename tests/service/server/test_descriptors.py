@@ -77,6 +77,9 @@ class Caller:
     def sweep(self, now: float) -> None:
         self.swept.append(now)
 
+    def close_if_idle(self) -> bool:
+        return False
+
 
 def test_connections_beyond_the_limit_are_counted_and_soon_closed() -> None:
     connections, surplus = Connections(ConnectionLimits(connections=3), Admission(1.0)), []

@@ -154,7 +154,8 @@ def large_heads(stand: Stand) -> Outcome:
 @dataclass
 class Readers:
     """Callers that rank on connections that they keep, one or several requests at once, and leave some of them where
-    ``leaves`` says so: before all is sent, before it is answered, or in the middle of an answer. Each answer that is complete is judged."""
+    ``leaves`` says so: before all is sent, before it is answered, or in the middle of an answer. Each answer that is
+    complete is judged."""
 
     service: Service
     traffic: Traffic
@@ -210,7 +211,8 @@ class Readers:
 
 
 @row(PART, "100,000 reads of 24 callers (* 5,000), of which some are left: before they are sent, before they are "
-           "answered, in the middle of the answer; kept connections, several at once; before, as many callers leave none",
+           "answered, in the middle of the answer; kept connections, several at once; in the calm as many callers leave "
+           "none",
      Goal(added=UNHINDERED), short=True)  # fmt: skip
 def cancellations(stand: Stand) -> Outcome:
     service = started(stand)

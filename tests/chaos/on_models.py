@@ -174,8 +174,8 @@ def _folder(stand: Stand, canary: Canary) -> Path:
 
 
 def of_both(asking: Traffic, others: Traffic, **more: Any) -> Outcome:
-    """What came of those who asked for reranking. Of the others every answer must be as before, within its deadline, and
-    about as soon."""
+    """What came of those who asked for reranking. Of the others every answer must be as before, within its
+    deadline, and about as soon."""
     outcome, plain = asking.outcome(**more), others.outcome()
     not_well = Goal(added=UNHINDERED).missed_by(plain)
     missed = (f"of {plain.requests} who asked for no reranking: {', '.join(not_well)}",) if not_well else ()

@@ -189,8 +189,8 @@ def _sampled(stand: Stand, publisher: Publisher, service: Service, sampler: Samp
 
 
 def growth(samples: list[Sample]) -> tuple[str, tuple[str, ...]]:
-    """What the numbers of these samples do, in words, and which of them may grow beyond their goal: the upper end of the
-    interval counts, so that a soak too short to tell misses it."""
+    """What the numbers of these samples do, in words, and which of them may grow beyond their goal: the upper end of
+    the interval counts, so that a soak too short to tell misses it."""
     minutes = np.array([sample.minutes for sample in samples])
     lines, missed = [], []
     span = float(minutes[-1] - minutes[0])

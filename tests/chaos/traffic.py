@@ -162,8 +162,8 @@ class Traffic:
         self.never_settled = f"not as before after {patience_seconds:g} s"
 
     def outcome(self, **more: Any) -> Outcome:
-        """Of what came since the trouble began. ``more`` are fields of the outcome that callers do not see. Nobody calls
-        any more: what is still under way is waited for, or it would be missing."""
+        """Of what came since the trouble began. ``more`` are fields of the outcome that callers do not see. Nobody
+        calls any more: what is still under way is waited for, or it would be missing."""
         self._end()
         assert self.trouble_began is not None
         assert self.trouble_ended is not None

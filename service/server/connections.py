@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from service.admission import Admission
@@ -19,6 +20,10 @@ SWEEP_SECONDS = 0.5
 REFUSED_AT_ONCE = 8
 """Connections beyond the limit that may wait for their refusal. Further ones are closed without an answer: each takes a
 descriptor."""
+
+
+LOOKED_AT = 16
+"""Idle connections, the longest idle first, of which one may make way: a look costs each new connection its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ class Connections:
             connection.sweep(math.inf)
 
     def _make_room(self) -> None:
-        for connection in self._idle:
+        for connection in list(islice(self._idle, LOOKED_AT)):
             if connection.close_if_idle():
                 self.discard(connection)
                 return

@@ -20,7 +20,7 @@ from tests.chaos.on_redis import (
     role_of,
     serve,
 )
-from tests.chaos.rows import Goal, Outcome, row
+from tests.chaos.rows import UNHINDERED, Goal, Outcome, row
 from tests.chaos.stand import Service, Stand, eventually
 from tests.chaos.traffic import LESS
 from tests.servers import Cluster, Server, is_linked, running_cluster
@@ -75,7 +75,11 @@ def cluster_primary_hangs(stand: Stand) -> Outcome:
     return concluded(traffic, crowd, publisher)
 
 
-@row(PART, "all slots of users move to other primaries of the cluster, one after the other, and back", Goal())
+@row(
+    PART,
+    "all slots of users move to other primaries of the cluster, one after the other, and back",
+    Goal(added=UNHINDERED),
+)
 def cluster_slots_moved(stand: Stand) -> Outcome:
     cluster, publisher, service = clustered(stand)
     traffic, crowd = stand.traffic(service, deadline_ms=DEADLINE_MS), Crowd.of(stand, service, MANY)

@@ -10,13 +10,16 @@ from typing import Any
 
 from models.contract.events import Interaction
 from tests.chaos.on_redis import DEADLINE_MS, MANY, PART, Crowd, concluded, serve
-from tests.chaos.rows import Goal, Outcome, row
+from tests.chaos.rows import UNHINDERED, Goal, Outcome, row
 from tests.chaos.stand import Service, Stand, url_of
 from tests.chaos.traffic import LESS, Traffic
 from tests.servers import Server
 
 EVENTS, LONGEST = 1000, 11_250
 """Events of a request, and of the longest history that there is at LORANK_HISTORY_MAX_EVENTS=10000."""
+
+MOST_BYTES = 3.0
+"""Of append-only file that a full history may cost, as a multiple of what a short one costs."""
 
 ROUNDS = 7
 LOOKS = 20
@@ -44,7 +47,7 @@ def slowest(traffic: Traffic, began: float, ended: float) -> float:
     return max(each.seconds for each in traffic.answers if each.at <= ended and each.at + each.seconds >= began)
 
 
-@row(PART, f"one request of {EVENTS:,} events for a user whose history is full")
+@row(PART, f"one request of {EVENTS:,} events for a user whose history is full", Goal(added=UNHINDERED))
 def many_events_of_a_full_history(stand: Stand) -> Outcome:
     server = stand.valkey("--auto-aof-rewrite-percentage", "0")
     publisher = stand.install(server.client)
@@ -74,11 +77,13 @@ def many_events_of_a_full_history(stand: Stand) -> Outcome:
                 seconds.append(slowest(traffic, began, ended))
     traffic.settle()
     ratio = bytes_of["full"] / bytes_of["short"]
-    assert ratio <= 3.0, f"{ratio:.1f} times the bytes"
+    missed = [f"{ratio:.1f} times the bytes of a short history, goal {MOST_BYTES:g}"] if ratio > MOST_BYTES else []
     times = statistics.median(seconds_of["full"]) / statistics.median(seconds_of["short"])
     return traffic.outcome(
-        remark=f"{bytes_of['full']:,} bytes of append-only file, {ratio:.1f} times those of a short history (goal: 3); "
-        f"the slowest request of others beside it took {times:.1f} times as long as beside that (medians of {ROUNDS})"
+        missed=missed,
+        remark=f"{bytes_of['full']:,} bytes of append-only file, {ratio:.1f} times those of a short history "
+        f"(goal: {MOST_BYTES:g}); "
+        f"the slowest request of others beside it took {times:.1f} times as long as beside that (medians of {ROUNDS})",
     )
 
 

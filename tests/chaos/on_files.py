@@ -4,13 +4,17 @@ read-only."""
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.rows import Goal, Outcome, row
-from tests.chaos.stand import Service, Stand, TroubleError, eventually, url_of
-from tests.chaos.traffic import Traffic
+from offline.child import child_python
+from offline.publish.connection import Store
+from offline.publish.release import record, switch
+from tests.chaos.rows import UNHINDERED, Goal, Outcome, row
+from tests.chaos.stand import PREFIX, ROOT, Service, Stand, TroubleError, eventually, url_of
+from tests.chaos.traffic import ANSWER_SECONDS, Traffic
 from tests.servers import Server
 from tests.service.releases.test_files import JOB, files_in, flip, put, remove, some_of_each_kind, truncate
 from tests.service.releases.test_files import publish as publish_with_every_kind_of_file
@@ -59,6 +63,8 @@ def together(outcomes: Iterable[Outcome], remark: str) -> Outcome:
     counts = ("requests", "refused", "failed", "wrong", "unsaid", "probes_failed")
     return Outcome(
         **{name: sum(getattr(outcome, name) for outcome in all_of) for name in counts},
+        probe_seconds=max((outcome.probe_seconds or 0.0 for outcome in all_of), default=None),
+        missed=tuple(words for outcome in all_of for words in outcome.missed),
         degraded=tuple(dict.fromkeys(word for outcome in all_of for word in outcome.degraded)),
         remark="; ".join(dict.fromkeys([remark, *(outcome.remark for outcome in all_of if outcome.remark)])),
     )
@@ -102,7 +108,8 @@ def files_damaged(stand: Stand) -> Outcome:
     return stand.tests("tests/service/releases/test_files.py", "tests/offline/publish/test_files.py")
 
 
-@row(PART, "files of each kind flipped, cut and removed in use, by renaming as every writer does; then read again")
+@row(PART, "files of each kind flipped, cut and removed in use, by renaming as every writer does; then read again",
+     Goal(added=UNHINDERED))  # fmt: skip
 def files_damaged_in_use(stand: Stand) -> Outcome:
     server = stand.valkey()
     publisher = installed(stand, server)
@@ -122,7 +129,7 @@ def files_damaged_in_use(stand: Stand) -> Outcome:
 
 
 @row(PART, "the item table's files cut to nothing in place, by hand, under two workers",
-     Goal(failed=10_000, refused=None, probes_failed=1_000),
+     Goal(failed=10_000, refused=None, probes_failed=1_000, probe_seconds=ANSWER_SECONDS),
      floor="Whoever shortens a mapped file in place has the kernel kill each process that maps it (SIGBUS). Nothing of "
      "ours does: all writers write another file and rename it. The workers are started again and read the items from "
      "Redis; what was under way is lost.")  # fmt: skip
@@ -141,24 +148,41 @@ def file_cut_in_place(stand: Stand) -> Outcome:
     return traffic.outcome()
 
 
-@row(PART, "20 switches and rollbacks between two releases; each answer is of one of them", short=True)
+@row(PART, "20 switches between two releases, forth as a publication does it, back by `python -m offline rollback`; "
+     "each answer is of one of them", Goal(added=UNHINDERED), short=True)  # fmt: skip
 def releases_switched(stand: Stand) -> Outcome:
     server = stand.valkey()
     publisher = stand.install(server.client)
     publish_other(publisher, switch=False)
     service = stand.serve(url_of(server), **PATIENT)
     traffic = stand.traffic(service, offsets=(0.0, OFFSET))
-    turns = 4 if stand.short else 20
+    turns, store = 4 if stand.short else 20, Store(publisher.redis, publisher.keys, publisher.artifacts, url_of(server))
+    record(store, "r1")
     with traffic.trouble():
         for turn in range(turns):
             release = ("r2", "r1")[turn % 2]
-            publisher.redis.set(publisher.keys.live, release)
+            if release == "r2":
+                switch(store, "r1", release)
+            else:
+                roll_back(stand, store)
             eventually(lambda of=release: is_live(service, of), f"{release} is not served")  # type: ignore[misc]
     traffic.settle()
-    return traffic.outcome(remark=f"{turns} switches")
+    return traffic.outcome(remark=f"{turns} switches, every other one a rollback")
 
 
-@row(PART, "releases are published that are no model, fail at once, have no file, no manifest, another schema")
+def roll_back(stand: Stand, store: Store) -> None:
+    """The job, in a process of its own. TroubleError if it fails."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("LORANK_")}
+    environment = bare | {"LORANK_REDIS_URL": store.url, "LORANK_KEY_PREFIX": PREFIX, "PYTHONPATH": str(ROOT)}
+    options = ("--config", "configs/demo.toml", "--data-dir", str(stand.folder / "data"))
+    command = child_python("-m", "offline", "rollback", *options)
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise TroubleError(f"the rollback ended with {ended.returncode}: {ended.stdout[-2000:]}{ended.stderr[-2000:]}")
+
+
+@row(PART, "releases are published that are no model, fail at once, have no file, no manifest, another schema",
+     Goal(added=UNHINDERED))  # fmt: skip
 def releases_broken(stand: Stand) -> Outcome:
     server = stand.valkey()
     publisher = stand.install(server.client)
@@ -205,7 +229,7 @@ def _foreign(publisher: Publisher, release: str) -> None:
     publisher.publish(release, switch=False, schema_fingerprint="0" * 16)
 
 
-@row(PART, "the data folder is full at the start and at a switch, with two workers")
+@row(PART, "the data folder is full at the start and at a switch, with two workers", Goal(added=UNHINDERED))
 def data_folder_full(stand: Stand) -> Outcome:
     full = stand.folder / "full"
     full.mkdir()
@@ -213,7 +237,7 @@ def data_folder_full(stand: Stand) -> Outcome:
     return _served_in(stand, script, data_dir=full, workers=2)
 
 
-@row(PART, "the artifact folder is read-only; a switch")
+@row(PART, "the artifact folder is read-only; a switch", Goal(added=UNHINDERED))
 def artifacts_read_only(stand: Stand) -> Outcome:
     folder = stand.folder / "data/artifacts"
     return _served_in(stand, f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder} || exit 77\n")

@@ -192,7 +192,7 @@ def refreshes_while_ranking(stand: Stand) -> Outcome:
         failed=readers.answers.total() - readers.answers["well"] - readers.answers["wrong"],
         degraded=tuple(readers.words),
         missed=(f"answers of {', '.join(foreign)}",) if foreign else (),
-        remark=f"{len(set(published))} releases",
+        remark=f"{len(set(published))} releases; scores are nobody's to compute, their order alone is looked at",
     )
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from models.split_model import parts_folder
 from tests.chaos.on_redis import DEADLINE_MS, serve
-from tests.chaos.rows import Outcome, row
+from tests.chaos.rows import UNHINDERED, Goal, Outcome, row
 from tests.chaos.stand import PREFIX, Stand, url_of
 from tests.service.tiny import TinyItem
 from tests.service.tiny_model import FACTS_SPACE, ITEM_SPACE, PORTRAIT_SPACE, SCHEMA, USER_SPACE, model_bytes
@@ -141,7 +141,7 @@ class Publications:
 
 
 @row("Publication", f"killed (SIGKILL) at {KILLS} moments from its first to its last, each time of another release, "
-     "and run again: all of the former release or all of the new one")  # fmt: skip
+     "and run again: all of the former release or all of the new one", Goal(added=UNHINDERED))  # fmt: skip
 def publication_killed(stand: Stand) -> Outcome:
     server = stand.valkey()
     publications = Publications(url_of(server), stand.folder / "data")
@@ -156,5 +156,8 @@ def publication_killed(stand: Stand) -> Outcome:
             stand.wait(0.5)
             publications.publish(kill + 2)
     traffic.settle()
-    assert service.status()["release"]["model"]["version"] == str(KILLS + 1)
-    return traffic.outcome(remark=f"of {moments} moments: before and after each command to Redis and each file")
+    version = service.status()["release"]["model"]["version"]
+    missed = () if version == str(KILLS + 1) else (f"model {version} is served in the end, not {KILLS + 1}",)
+    return traffic.outcome(
+        missed=missed, remark=f"of {moments} moments: before and after each command to Redis and each file"
+    )

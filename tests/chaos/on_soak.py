@@ -189,7 +189,8 @@ def _sampled(stand: Stand, publisher: Publisher, service: Service, sampler: Samp
 
 
 def growth(samples: list[Sample]) -> tuple[str, tuple[str, ...]]:
-    """What the numbers of these samples do, in words, and which of them grow."""
+    """What the numbers of these samples do, in words, and which of them may grow beyond their goal: the upper end of
+    the interval counts, so that a soak too short to tell misses it."""
     minutes = np.array([sample.minutes for sample in samples])
     lines, missed = [], []
     span = float(minutes[-1] - minutes[0])
@@ -202,6 +203,6 @@ def growth(samples: list[Sample]) -> tuple[str, tuple[str, ...]]:
         values = np.array([getattr(sample, name) for sample in samples], np.float64)
         per_minute, half = slope(minutes, values)
         lines.append(f"{name} {np.median(values):.0f}{unit}, {per_minute:+.3f} ± {half:.3f} a minute")
-        if per_minute - half > 0 and per_minute > most:
-            missed.append(f"{name} grows")
+        if per_minute + half > most:
+            missed.append(f"{name} may grow by {per_minute + half:.2f}{unit} a minute, goal {most:.2f}")
     return f"{len(samples)} samples: {', '.join(lines)}", tuple(missed)

@@ -74,6 +74,15 @@ class Answered:
     remark: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A look at /healthz: when it began, on the monotonic clock, how many seconds it took, answered or not."""
+
+    at: float
+    seconds: float
+    answered: bool
+
+
 @dataclass
 class Traffic:
     """Requests of all users from when the context is entered until it is left.
@@ -95,7 +104,7 @@ class Traffic:
     body: Mapping[str, Any] = field(default_factory=dict)
     until_refused: bool = False
     answers: list[Answered] = field(default_factory=list)
-    probes: Counter[bool] = field(default_factory=Counter)
+    probes: list[Probe] = field(default_factory=list)
     trouble_began: float | None = None
     trouble_ended: float | None = None
     never_settled: str = ""
@@ -119,9 +128,13 @@ class Traffic:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
 
     @property
     def goes_on(self) -> bool:
@@ -149,7 +162,9 @@ class Traffic:
         self.never_settled = f"not as before after {patience_seconds:g} s"
 
     def outcome(self, **more: Any) -> Outcome:
-        """Of what came since the trouble began. ``more`` are fields of the outcome that callers do not see."""
+        """Of what came since the trouble began. ``more`` are fields of the outcome that callers do not see. Nobody
+        calls any more: what is still under way is waited for, or it would be missing."""
+        self._end()
         assert self.trouble_began is not None
         assert self.trouble_ended is not None
         calm = [each for each in self.answers if each.at < self.trouble_began]
@@ -159,6 +174,7 @@ class Traffic:
         words = Counter(word for each in since for word in each.words)
         late = [each.at for each in since if each.verdict != "well" and each.at + each.seconds > self.trouble_ended]
         remarks = Counter(each.remark for each in since if each.remark)
+        waits = [probe.seconds for probe in self.probes if probe.at + probe.seconds >= self.trouble_began]
         values: dict[str, Any] = {
             "requests": len(since),
             "refused": counts["refused"],
@@ -169,7 +185,8 @@ class Traffic:
             "calm_p99_ms": _p99_ms(calm),
             "trouble_p99_ms": _p99_ms(during),
             "recovery_seconds": max(0.0, max(late, default=0.0) - self.trouble_ended),
-            "probes_failed": self.probes[False],
+            "probes_failed": sum(not probe.answered for probe in self.probes),
+            "probe_seconds": max(waits, default=None),
             "remark": "; ".join(f"{text} ({count})" for text, count in remarks.most_common(3)),
         }
         missed = [self.never_settled, "" if since else "nobody was answered", *more.pop("missed", ())]
@@ -256,15 +273,16 @@ class Traffic:
     def _probe(self) -> None:
         while not self._stop.wait(0.2):
             client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS)
+            began, answered = time.monotonic(), False
             try:
                 client.request("GET", "/healthz")
-                self.probes[client.getresponse().status == 200] += 1
+                answered = client.getresponse().status == 200
             except (OSError, http.client.HTTPException) as error:
                 if self.until_refused and isinstance(error, ConnectionRefusedError):
                     return
-                self.probes[False] += 1
             finally:
                 client.close()
+            self.probes.append(Probe(began, time.monotonic() - began, answered))
 
 
 @dataclass

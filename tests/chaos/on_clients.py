@@ -34,7 +34,7 @@ POURED_BYTES = 64 * MEBIBYTE
 
 READS, READS_SHORT = 100_000, 5_000
 READERS = 24
-CALM_SHARE = 5
+CALM_SHARE = 10
 """Before some reads are left, one in so many is made that is not."""
 
 ROUNDS = 20
@@ -211,8 +211,8 @@ class Readers:
 
 
 @row(PART, "100,000 reads of 24 callers (* 5,000), of which some are left: before they are sent, before they are "
-           "answered, in the middle of the answer; kept connections, several at once; in the calm as many callers leave "
-           "none",
+           "answered, in the middle of the answer; kept connections, several at once; in the calm nobody "
+           "leaves",
      Goal(added=UNHINDERED), short=True)  # fmt: skip
 def cancellations(stand: Stand) -> Outcome:
     service = started(stand)

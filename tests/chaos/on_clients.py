@@ -35,7 +35,7 @@ POURED_BYTES = 64 * MEBIBYTE
 
 READS, READS_SHORT = 100_000, 5_000
 READERS = 24
-CALM_SHARE = 5
+CALM_SHARE = 10
 """Before some reads are left, one in so many is made that is not."""
 
 ROUNDS = 20

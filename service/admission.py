@@ -109,7 +109,8 @@ _ADMISSION: ContextVar[Admission | None] = ContextVar("admission", default=None)
 
 
 class Elsewhere:
-    """A context in which the running task waits for another process, or a caller. Its request, if it is one's, is not at work."""
+    """A context in which the running task waits for another process or a caller. Its request, if it is one's, is not at
+    work."""
 
     __slots__ = ("_admission",)
 

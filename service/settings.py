@@ -54,7 +54,8 @@ class Settings(BaseModel):
     ``header_seconds``, ``body_seconds``   from the first byte of a request until its head, or its body, must be there;
                          ``body_seconds`` also until a caller must have read what it was answered
     ``max_unfinished_bytes``  of requests that are not complete yet, of all connections of a worker
-    ``max_connections``  of a worker at once, beyond which idle ones make way; fewer if it may not open so many descriptors
+    ``max_connections``  of a worker at once, beyond which idle ones make way; fewer if it may not open so many
+                         descriptors
     ``workers``          processes that answer requests, each on a core; they share the port and the item table
     ``queue_ms``         a request that waited longer for its turn is refused (429); so are some when requests wait
                          a twentieth of it on average. None means ``default_deadline_ms``

@@ -150,9 +150,10 @@ def deaf(service: Service) -> socket.socket:
     return caller
 
 
-def is_reset(caller: socket.socket) -> bool:
+def is_closed(caller: socket.socket) -> bool:
+    """Whether the other end has closed it, whatever is still to be read."""
     poll = select.poll()
-    poll.register(caller, 0)
+    poll.register(caller, select.POLLRDHUP)
     return bool(poll.poll(0))
 
 
@@ -173,7 +174,7 @@ def unread_answers(stand: Stand) -> Outcome:
         callers = [stack.enter_context(deaf(service)) for _ in range(6)]
         list(pool.map(pour, callers))
         began = time.monotonic()
-        eventually(lambda: all(map(is_reset, callers)), "whoever reads no answer is never cut", 120.0)
+        eventually(lambda: all(map(is_closed, callers)), "whoever reads no answer is never cut", 120.0)
         seconds = time.monotonic() - began
     meanwhile = [each.verdict for each in traffic.answers if each.at >= began]
     refused = meanwhile.count("refused")

@@ -19,6 +19,7 @@ import uvicorn
 from hypothesis import given
 from starlette.requests import Request
 from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.admission import Admission
 from service.api.fast_path import FastPathApp
@@ -596,14 +597,14 @@ def test_nothing_is_begun_behind_the_last_request_of_a_connection(busy: tuple[Se
     server, _ = busy
     server.connections.draining = True
     seen: list[str] = []
-    start = connection_module.HttpToolsProtocol._start_asgi_task
+    start = HttpToolsProtocol._start_asgi_task
 
     def noted(self: Any, cycle: Any, app: Any) -> None:
         seen.append(cycle.scope["method"])
         start(self, cycle, app)
 
     with pytest.MonkeyPatch.context() as patch, server.connect() as client:
-        patch.setattr(connection_module.HttpToolsProtocol, "_start_asgi_task", noted)
+        patch.setattr(HttpToolsProtocol, "_start_asgi_task", noted)
         client.sendall(PLAIN + LENGTH + BODY + b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
         assert status_on(client) == 429
         assert client.recv(1) == b""

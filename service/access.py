@@ -129,6 +129,11 @@ class Access(ReloadingFile[Mapping[str, ApiKey]]):
     def is_required(self) -> bool:
         return self.path is not None
 
+    def status(self) -> dict[str, Any]:
+        """For ``/v1/status``."""
+        names = sorted(f"{key.name} ({key.id})" for key in self.current.values())
+        return {"keys": names if self.is_required else None, "error": self.error or None}
+
     def check(self, headers: Iterable[tuple[bytes, bytes]], scope: Scope) -> None:
         """Unauthenticated for a request without a key that is in force, Forbidden for a key without the scope,
         RateLimited for one that has made too many requests."""

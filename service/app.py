@@ -156,9 +156,10 @@ async def _assemble(
         limits=limits,
         max_body_bytes=settings.max_body_bytes,
         access=access,
-        status=lambda: status_document(
-            settings, releases, experiments, access, exposures, reranker, telemetry.last_minute
-        ),
+        status=lambda: {
+            **status_document(settings, releases, experiments, exposures, reranker, telemetry.last_minute),
+            "access": access.status(),
+        },
     )
 
 

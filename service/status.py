@@ -12,7 +12,6 @@ from typing import Any
 from models.contract.ids import NOBODY
 from models.contract.reranker import FittedTo
 from service.ab.reloading import ReloadingExperiments
-from service.access import Access
 from service.exposures import ExposureLog
 from service.ranking.degraded import Degraded
 from service.ranking.ports import Release
@@ -32,7 +31,6 @@ def status_document(
     settings: Settings,
     releases: Releases,
     experiments: ReloadingExperiments,
-    access: Access,
     exposures: ExposureLog,
     reranker: VllmReranker | None,
     last_minute: LastMinute,
@@ -70,11 +68,7 @@ def status_document(
             for name in experiments.current.releases
         },
         "experiments": experiments.status(None if release is None else release.schema),
-        "access": {
-            "keys": sorted(f"{key.name} ({key.id})" for key in access.current.values()) if access.is_required else None,
-            "error": access.error or None,
-            "private_network": settings.private_network,
-        },
+        "private_network": settings.private_network,
         "redis": {
             "reachable": releases.redis_error is None,
             "error": releases.redis_error,

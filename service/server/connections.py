@@ -96,6 +96,7 @@ class Connections:
         for connection in list(islice(self._idle, LOOKED_AT)):
             if connection.close_if_idle():
                 self.discard(connection)
+                self.on_surplus()
                 return
 
     def discard(self, connection: OpenConnection) -> None:

@@ -85,7 +85,14 @@ def test_a_higher_auc_by_chance_asks_for_nothing() -> None:
         (replace(ENOUGH, auto=False), 'let a training choose (training.served = "auto")'),
         (replace(ENOUGH, running=False), "add running features ([feature_schema.running])"),
         (replace(ENOUGH, unseen=0.31), "look at unseen items, 31% of the test samples"),
-        (replace(ENOUGH, history=80), "read longer histories (history_length is 50, the median is 80)"),
+        (
+            replace(ENOUGH, history=80),
+            "read longer histories (training.choice.window or history_length is 50, the median is 80)",
+        ),
+        (
+            replace(ENOUGH, history=80, auto=False),
+            "read longer histories (history_length is 50, the median is 80)",
+        ),
         (replace(ENOUGH, training_samples=1500), "wait for more data (1,500 training samples)"),
     ],
 )

@@ -56,6 +56,12 @@ class ApiKey(BaseModel):
     per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     burst: Annotated[int, Field(ge=1)] | None = None
 
+    @model_validator(mode="after")
+    def _burst_has_a_rate(self) -> ApiKey:
+        if self.burst is not None and self.per_second is None:
+            raise ValueError("a burst goes with a rate: say how many requests per second")
+        return self
+
     @classmethod
     def new(cls, name: str, scopes: Iterable[Scope], **limits: Any) -> tuple[ApiKey, str]:
         """A key and its text, which is nowhere else. ``limits``: ``expires``, ``per_second``, ``burst``."""

@@ -272,7 +272,10 @@ def mount(app: FastPathApp, limits: Limits, *, requires_keys: bool) -> None:
         ("/metrics", metrics, Scope.METRICS),
         ("/v1/status", status, None),  # it looks itself how much it may say
     ):
-        app.get(path, **_PAGES.get(path, {}))(_answered(path, endpoint, needed))
+        page = dict(_PAGES.get(path, {}))
+        if requires_keys and path in _KEYED_PAGES:
+            page["openapi_extra"] = _secured()
+        app.get(path, **page)(_answered(path, endpoint, needed))
         app.head(path, include_in_schema=False)(_answered(path, endpoint, needed))
     mount_docs(app)
     app.add_exception_handler(HTTPException, _unrouted)
@@ -288,6 +291,20 @@ def _answer(text: str, name: str) -> dict[str, Any]:
     return {"description": text, "content": {"application/json": {"schema": _schema(name)}}}
 
 
+_KEYED_PAGES = ("/metrics", "/v1/status")
+"""Pages that need an API key where keys are required; the status without one says little."""
+
+
+def _secured() -> dict[str, Any]:
+    """The part of the OpenAPI page of every route that needs an API key."""
+    refused = {
+        "401": "No API key that is in force came with the request",
+        "403": "The API key does not have the scope of the route",
+    }
+    responses = {status: _answer(text, "ErrorReply") for status, text in refused.items()}
+    return {"security": [{KEY_SCHEME: []}], "responses": responses}
+
+
 _PAGES: Mapping[str, Mapping[str, Any]] = {
     "/metrics": {"response_class": PlainTextResponse},
     "/readyz": {
@@ -299,11 +316,7 @@ _PAGES: Mapping[str, Mapping[str, Any]] = {
 
 def _documented(body: dict[str, Any], reply: str, *, requires_keys: bool) -> dict[str, Any]:
     """The part of the OpenAPI page that a route cannot declare because it reads and writes bytes."""
-    refused = {
-        401: ("No API key that is in force came with the request", "ErrorReply"),
-        403: ("The API key does not have the scope of the route", "ErrorReply"),
-    }
-    answered = (refused if requires_keys else {}) | {
+    answered = {
         200: ("Successful Response", reply),
         400: ("The body is not JSON", "ErrorReply"),
         408: ("The request was not complete in time", "ErrorReply"),
@@ -314,7 +327,9 @@ def _documented(body: dict[str, Any], reply: str, *, requires_keys: bool) -> dic
         431: ("The headers are too large", "ErrorReply"),
         503: ("No release is loaded, or Redis is not there", "ErrorReply"),
     }
-    return ({"security": [{KEY_SCHEME: []}]} if requires_keys else {}) | {
+    secured = _secured() if requires_keys else {"responses": {}}
+    responses = {str(code): _answer(text, name) for code, (text, name) in answered.items()}
+    return secured | {
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-        "responses": {str(code): _answer(text, name) for code, (text, name) in answered.items()},
+        "responses": responses | secured["responses"],
     }

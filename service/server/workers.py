@@ -27,7 +27,7 @@ from service.app import create_app
 from service.server.connection import Connection
 from service.server.descriptors import accepted_at_once
 from service.server.draining import DrainingServer
-from service.server.supervisor import STOP_SECONDS, Supervisor, WorkerState, end_with_parent
+from service.server.supervisor import Supervisor, WorkerState, end_with_parent
 from service.settings import PREFIX, Settings, SettingsError
 from service.telemetry import METRICS_FOLDER
 
@@ -74,8 +74,8 @@ def _finish_seconds(settings: Settings) -> float:
 
 
 def _stop_seconds(settings: Settings) -> float:
-    """Time after its drain in which a process has to end."""
-    return STOP_SECONDS - 10.0 + _finish_seconds(settings)
+    """Time after its drain in which a process has to end: some for what is queued for Redis, after the requests."""
+    return _finish_seconds(settings) + 5.0
 
 
 def run_alone(app: FastAPI, settings: Settings) -> bool:

@@ -151,12 +151,12 @@ def large_heads(stand: Stand) -> Outcome:
     return traffic.outcome(missed=missed, remark=f"{came['431']} of {len(pieces)} heads: 431")
 
 
-def deaf(service: Service) -> socket.socket:
+def deaf(port: int) -> socket.socket:
     """A caller whose kernel takes little of an answer that is not read."""
     caller = socket.socket()
     caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     caller.settimeout(60.0)
-    caller.connect(("127.0.0.1", service.port))
+    caller.connect(("127.0.0.1", port))
     return caller
 
 
@@ -179,7 +179,7 @@ def unread_answers(stand: Stand) -> Outcome:
 
     began = time.monotonic()
     with traffic.trouble(), ExitStack() as stack, ThreadPoolExecutor(6) as pool:
-        callers = [stack.enter_context(deaf(service)) for _ in range(6)]
+        callers = [stack.enter_context(deaf(service.port)) for _ in range(6)]
         if not all(pool.map(is_cut_in_the_end, callers)):
             raise TroubleError("whoever reads no answer is never cut")
         seconds = time.monotonic() - began

@@ -198,9 +198,12 @@ async def test_every_route_with_every_scope(settings: Settings, publisher: Publi
         whole = (await status(("GET", "/v1/status"), keys_of[Scope.ADMIN][1])).json()
         assert whole["access"]["keys"] == sorted(f"{key.name} ({key.id})" for key, _ in keys_of.values())
         assert "lorank_" + revoked.id not in str(whole)
-        rank = documented["paths"]["/v1/rank"]["post"]
-        assert {"401", "403"} <= set(rank["responses"])
-        assert rank["security"] == [{name: []} for name in documented["components"]["securitySchemes"]]
+        schemes: list[dict[str, list[str]]] = [{name: []} for name in documented["components"]["securitySchemes"]]
+        for (method, target), (needed, _) in ROUTES.items():
+            if method != "HEAD" and target != "/openapi.json":
+                page = documented["paths"][target][method.lower()]
+                assert ({"401", "403"} <= set(page["responses"])) == (needed is not None), target
+                assert page.get("security") == (None if needed is None else schemes), target
 
 
 async def test_a_refused_body_is_not_read(settings: Settings, publisher: Publisher, tmp_path: Path) -> None:
@@ -271,6 +274,8 @@ def test_a_wrong_name_or_file_is_one_line_and_loses_nothing(file: Path, capsys: 
     assert "name: " in capsys.readouterr().err
     assert keys(["add", "shop", "--scope", "rank", "--per-second", "0"]) == 2
     assert "per_second: " in capsys.readouterr().err
+    assert keys(["add", "shop", "--scope", "rank", "--burst", "9"]) == 2
+    assert "goes with a rate" in capsys.readouterr().err
     assert not file.exists()
     file.write_text("{")
     assert keys(["add", "shop", "--scope", "rank"]) == 2

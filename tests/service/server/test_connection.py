@@ -29,7 +29,7 @@ from service.server import connection as connection_module
 from service.server import connections as connections_module
 from service.server.connection import Connection
 from service.server.connections import ConnectionLimits, Connections
-from tests.chaos.on_clients import answers_in, odd_framings
+from tests.chaos.on_clients import answers_in, deaf, odd_framings
 from tests.damage import FEW, damaged
 
 LIMITS = ConnectionLimits(
@@ -372,7 +372,7 @@ def test_whoever_is_about_to_be_read_does_not_make_way(server: Server) -> None:
 
 @pytest.mark.parametrize("behind", [LARGE * 2, b""])
 def test_a_request_whose_caller_does_not_read_is_not_at_work(server: Server, behind: bytes) -> None:
-    with deaf(server) as client:
+    with deaf(server.port) as client:
         client.sendall(LARGE + behind)
         connection, admission = the_connection(server), server.connections.admission
         eventually(lambda: connection.flow.write_paused)
@@ -387,7 +387,7 @@ def test_a_request_whose_caller_does_not_read_is_not_at_work(server: Server, beh
 
 @pytest.mark.parametrize("sent", [LARGE, LARGE * 3, LARGE.replace(b"Host: x", b"Host: x\r\nConnection: close")])
 def test_whoever_does_not_read_is_cut(sent: bytes) -> None:
-    with serving(replace(IMPATIENT, idle_seconds=60.0)) as server, deaf(server) as client:
+    with serving(replace(IMPATIENT, idle_seconds=60.0)) as server, deaf(server.port) as client:
         client.sendall(sent)
         the_connection(server)
         emptied(server)
@@ -395,7 +395,7 @@ def test_whoever_does_not_read_is_cut(sent: bytes) -> None:
 
 def test_an_answer_may_be_read_slowly() -> None:
     """Whoever goes on reading is not cut, however long all of it takes."""
-    with serving(replace(IMPATIENT, body_seconds=1.0, idle_seconds=60.0)) as server, deaf(server) as client:
+    with serving(replace(IMPATIENT, body_seconds=1.0, idle_seconds=60.0)) as server, deaf(server.port) as client:
         requests = 6
         client.sendall(LARGE * requests)
         began = time.monotonic()
@@ -403,15 +403,6 @@ def test_an_answer_may_be_read_slowly() -> None:
             time.sleep(0.3)
             assert status_on(client) == 200
         assert time.monotonic() - began > server.connections.limits.body_seconds
-
-
-def deaf(server: Server) -> socket.socket:
-    """A client whose kernel takes little of an answer before it is read."""
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    client.settimeout(30.0)
-    client.connect(("127.0.0.1", server.port))
-    return client
 
 
 def the_connection(server: Server) -> Any:
@@ -591,7 +582,7 @@ def test_the_wait_of_a_request_begins_with_its_turn_on_its_connection(server: Se
 def test_whoever_does_not_read_refusals_is_read_no_further(busy: tuple[Server, Full]) -> None:
     server, admission = busy
     requests = [PLAIN + LENGTH + BODY] * 20_000 + [PLAIN + b"Connection: close\r\n" + LENGTH + BODY]
-    with deaf(server) as client:
+    with deaf(server.port) as client:
         sender = threading.Thread(target=client.sendall, args=(b"".join(requests),))
         sender.start()
         eventually(lambda: the_connection(server).flow.read_paused)

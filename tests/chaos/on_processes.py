@@ -281,7 +281,7 @@ def overload(stand: Stand) -> Outcome:
     from bench.serving.installed import Effort, Workbench  # torch, which takes the other rows seconds to load
     from bench.serving.overload import measure_overload
 
-    effort = Effort("chaos", 3, 1.0, 5.0, 0, 0, (), ())
+    effort = Effort("chaos", 5, 1.0, 5.0, 0, 0, (), ())
     rounds: Any = measure_overload(Workbench(effort, None, stand.folder, stand.stack))["rounds"]
     ratios = [each["flood_p99"] / each["calm_p99"] for each in rounds]
     shares = [each["goodput"] / each["capacity"] for each in rounds]

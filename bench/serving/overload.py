@@ -20,7 +20,7 @@ import numpy.typing as npt
 import uvloop
 
 from bench.serving.arrivals import Arrived, arriving, due_at
-from bench.serving.installed import CANDIDATES, Workbench
+from bench.serving.installed import CANDIDATES, Installed, Workbench
 from bench.serving.results import Numbers
 from bench.serving.servers import Server, get, json_of, ours
 from bench.serving.spread import Spread, markdown_table
@@ -68,11 +68,18 @@ def measure_overload(workbench: Workbench) -> Numbers:
     world, effort = workbench.world(World()), workbench.effort
     bodies, rounds = world.bodies("top50", CANDIDATES), []
     for number in range(effort.rounds):
-        with ours(world, {"queue_ms": "10000"}) as server:  # refuses nothing
-            capacity = peak_of(server, bodies, effort.seconds)
+        before = _capacity(world, bodies, effort.seconds)
         with ours(world, {"default_deadline_ms": "100"}) as server:
-            rounds.append(overloaded(server, bodies, capacity, effort.steady_seconds, number))
+            numbers = overloaded(server, bodies, before, effort.steady_seconds, number)
+        after = _capacity(world, bodies, effort.seconds)
+        rounds.append(numbers | {"capacity": (before + after) / 2, "capacity_before": before, "capacity_after": after})
     return {"candidates": CANDIDATES, "rounds": rounds}
+
+
+def _capacity(world: Installed, bodies: Path, seconds: float) -> float:
+    """Requests per second that a server answers which refuses none."""
+    with ours(world, {"queue_ms": "10000"}) as server:
+        return peak_of(server, bodies, seconds)
 
 
 def overloaded(server: Server, bodies: Path, capacity: float, seconds: float, seed: int) -> dict[str, Any]:

@@ -275,7 +275,9 @@ def _start_seconds(stand: Stand, url: str) -> tuple[float, float]:
     Goal(refused=None, added=P99_GOAL, recovery_seconds=RECOVERY_GOAL_SECONDS),
     excuses=frozenset({"added"}),
     floor="In the first moments of a flood requests are let in before their waits show that there are too many "
-          "(docs/decisions/0021-admission.md); their p99 was 2.67 times that of calm hours on a quiet machine.",
+          "(docs/decisions/0021-admission.md); their p99 was 2.67 times that of calm hours on a quiet machine. "
+          "A virtual machine's neighbours change its speed by half within a round: seven runs of one code had medians "
+          "of 71% to 109% of the capacity and .4 to 2.3 times p99 (research/LOG.md).",
 )  # fmt: skip
 def overload(stand: Stand) -> Outcome:
     from bench.serving.installed import Effort, Workbench  # torch, which takes the other rows seconds to load

@@ -23,6 +23,10 @@ from service.configuration import check_redis_url, with_prefix
 from service.exposures import ExposureLog
 from service.features.feedback import RedisFeedback
 from service.features.users import RedisUserFeatures
+from service.forgetting.erasure import Erasure
+from service.forgetting.requests import Requests
+from service.forgetting.tombstones import KnownTombstones
+from service.forgetting.traces import UserTraces
 from service.ranking.ranker import Ranker
 from service.redis_cluster import open_port
 from service.releases.loader import Loader
@@ -130,23 +134,37 @@ async def _assemble(
     telemetry = Telemetry()
     loader = Loader.of(settings, redis, keys, telemetry)
     releases = Releases(loader, settings.release_poll_seconds, pins=lambda: experiments.current.releases)
+    tombstones = KnownTombstones(redis, keys, settings.release_poll_seconds)
+    erasure = Erasure(UserTraces(redis, keys), tombstones, Requests(redis, keys))
     exposures = await stack.enter_async_context(
-        ExposureLog(redis, keys, telemetry, capacity=settings.exposure_queue, stream_max=settings.exposure_stream_max)
+        ExposureLog(erasure, telemetry, capacity=settings.exposure_queue, stream_max=settings.exposure_stream_max)
     )
     reranker = None if tuned is None else _reranker(settings, tuned, telemetry, stack)
     users = RedisUserFeatures(redis, keys, telemetry)
-    ranker = Ranker(releases, lambda: experiments.current, users, reranker, exposures, telemetry)
+    ranker = Ranker(
+        releases,
+        lambda: experiments.current,
+        users,
+        reranker,
+        exposures,
+        telemetry,
+        is_opted_out=lambda user_id: tombstones.current.opted_out(user_id),
+    )
     stack.push_async_callback(ranker.close)
     feedback = RedisFeedback(
-        redis,
-        keys,
+        erasure,
         telemetry,
         settings.history_max_events,
         stream_max=settings.interaction_stream_max,
         fsyncs=settings.feedback_fsyncs,
     )
     await releases.refresh()  # ready with the first request if everything is in place
-    for name, watch in (("releases", releases.watch), ("experiments", experiments.watch), ("keys", access.watch)):
+    await tombstones.refresh()
+    watches = {
+        "releases": releases.watch, "experiments": experiments.watch, "keys": access.watch,
+        "tombstones": tombstones.watch,
+    }  # fmt: skip
+    for name, watch in watches.items():
         stack.push_async_callback(_stop, asyncio.create_task(watch(), name=name))
     return routes.Service(
         ranker=ranker,
@@ -156,6 +174,7 @@ async def _assemble(
         limits=limits,
         max_body_bytes=settings.max_body_bytes,
         access=access,
+        erasure=erasure,
         status=lambda: {
             **status_document(settings, releases, experiments, exposures, reranker, telemetry.last_minute),
             "access": access.status(),

@@ -63,6 +63,10 @@ class Forbidden(ServiceError):  # noqa: N818
     status, code = 403, ErrorCode.FORBIDDEN
 
 
+class NotFound(ServiceError):  # noqa: N818
+    status, code = 404, ErrorCode.NOT_FOUND
+
+
 class TooLarge(ServiceError):  # noqa: N818
     status, code = 413, ErrorCode.TOO_LARGE
 

@@ -9,14 +9,14 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Mapping
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from itertools import chain, islice
 
 from models.contract.exposures import Exposure
-from models.contract.keys import Keys
 from service.errors import RedisUnavailable
+from service.forgetting.erasure import Erasure
 from service.ranking.deadline import Deadline
-from service.redis import RedisPort
+from service.redis import replies_to
 from service.redis_connection import Command
 from service.telemetry import Telemetry
 
@@ -35,9 +35,10 @@ log = logging.getLogger(__name__)
 class ExposureLog:
     """The port ``Exposures`` on a Redis stream. Use as an async context manager; leaving it flushes what is queued."""
 
-    def __init__(self, link: RedisPort, keys: Keys, telemetry: Telemetry, *, capacity: int, stream_max: int) -> None:
-        self._link = link
-        self._keys = keys
+    def __init__(self, erasure: Erasure, telemetry: Telemetry, *, capacity: int, stream_max: int) -> None:
+        self._erasure = erasure
+        self._link = erasure.traces.link
+        self._keys = erasure.traces.keys
         self._telemetry = telemetry
         self._capacity = capacity
         self._stream_max = stream_max
@@ -105,6 +106,7 @@ class ExposureLog:
             replies = await self._link.round_trip(list(chain.from_iterable(commands)), Deadline(WRITE_SECONDS))
         except RedisUnavailable as error:
             return self._failed(str(error))
+        await self._heed_tombstones([exposure for exposure, _ in islice(self._queue, len(commands))])
         batch = [self._queue.popleft() for _ in commands]
         refused, reasons, at = [], [], 0
         for entry, each in zip(batch, commands, strict=True):
@@ -125,11 +127,27 @@ class ExposureLog:
             self.failing = ""
         return not refused
 
+    async def _heed_tombstones(self, written: Sequence[Exposure]) -> None:
+        """Delete of what was written that of users who were forgotten meanwhile."""
+        tombstones = self._erasure.tombstones
+        with contextlib.suppress(RedisUnavailable):
+            (look,) = await replies_to(self._link, [tombstones.look], Deadline(WRITE_SECONDS))
+            names = {name for exposure in written for name in (exposure.user_id, exposure.unit)}
+            await self._erasure.heed(look, names)
+
+    def _may_not_be_stored(self, exposure: Exposure) -> bool:
+        tombstones, time_ms = self._erasure.tombstones.current, exposure.time_ms
+        return tombstones.forbids(exposure.user_id, time_ms) or tombstones.forbids(exposure.unit, time_ms)
+
     def _batch(self) -> list[list[Command]]:
         """Commands for each of the first exposures of the queue. One that cannot be written is taken out and counted:
-        it would stop all others."""
+        it would stop all others; so is one of a user who was forgotten meanwhile."""
         batch: list[list[Command]] = []
         while len(batch) < min(BATCH, len(self._queue)):
+            if self._may_not_be_stored(self._queue[len(batch)][0]):
+                del self._queue[len(batch)]
+                self._telemetry.exposures_dropped.labels("forgotten").inc()
+                continue
             try:
                 batch.append(self._commands(*self._queue[len(batch)]))
             except Exception:

@@ -61,6 +61,10 @@ class Keys:
         """Packed knowledge record of a user in one space, see ``knowledge``."""
         return f"{self.prefix}:{{u:{_escaped(user_id)}}}:k:{space}"
 
+    def user_texts(self, user_id: str) -> str:
+        """JSON texts about a user, see ``requests``."""
+        return f"{self.prefix}:{{u:{_escaped(user_id)}}}:texts"
+
     def unit_arms(self, unit: str) -> str:
         """Hash of the arms that a unit keeps, by ``EXPERIMENT__VERSION``. A unit need not be a user."""
         return f"{self.prefix}:{{u:{_escaped(unit)}}}:arms"
@@ -72,6 +76,10 @@ class Keys:
     def item_knowledge(self, item_id: str, space: str) -> str:
         """Packed knowledge record of an item in one space."""
         return f"{self.prefix}:{{i:{_escaped(item_id)}}}:k:{space}"
+
+    def item_texts(self, item_id: str) -> str:
+        """JSON texts about an item, see ``requests``."""
+        return f"{self.prefix}:{{i:{_escaped(item_id)}}}:texts"
 
     def item_directory(self, release: str, block: int) -> str:
         """JSON list of item ids; the blocks of a release enumerate its catalogue without a SCAN."""
@@ -147,3 +155,31 @@ class Keys:
     def exposures(self) -> str:
         """Capped stream of what was shown to whom."""
         return f"{self.prefix}:exposures"
+
+    @property
+    def tombstones(self) -> str:
+        """Hash of who was forgotten, see ``forgetting``."""
+        return f"{self.prefix}:tombstones"
+
+    @property
+    def user_spaces(self) -> str:
+        """Set of the fingerprints of all spaces in which users ever had knowledge under this prefix."""
+        return f"{self.prefix}:user_spaces"
+
+    def request(self, request_id: str) -> str:
+        """JSON of a request to the jobs, see ``requests``."""
+        return f"{self.prefix}:request:{request_id}"
+
+    @property
+    def requests(self) -> str:
+        """Sorted set of the ids of requests, by the time (unix ms) at which they were asked for."""
+        return f"{self.prefix}:requests"
+
+    def report(self, name: str) -> str:
+        """JSON of a report, see ``requests``."""
+        return f"{self.prefix}:report:{name}"
+
+    @property
+    def reports(self) -> str:
+        """Sorted set of the names of reports, by the time (unix ms) at which they were made."""
+        return f"{self.prefix}:reports"

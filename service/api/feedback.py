@@ -14,6 +14,7 @@ from typing import Literal
 from msgspec.json import Decoder
 
 from models.contract.events import Interaction
+from models.contract.forgetting import Tombstones
 from models.contract.ids import is_nobody
 from models.contract.schema import FeatureSchema
 from models.contract.times import time_fault
@@ -21,7 +22,7 @@ from service.api.parsing import body_of, checked_id, converted, document_of, new
 from service.api.schemas import EventBody, FeedbackBody, IgnoredReply
 from service.errors import ErrorCode, InvalidRequest, Unavailable
 
-Reason = Literal["type", "nobody"]
+Reason = Literal["type", "nobody", "forgotten"]
 """Why an event has no effect on rankings, as answers say it."""
 
 DEFAULT_HISTORY_TYPES: tuple[str, ...] = FeatureSchema.model_fields["history_types"].default
@@ -29,6 +30,8 @@ DEFAULT_HISTORY_TYPES: tuple[str, ...] = FeatureSchema.model_fields["history_typ
 
 UNREAD_VALUE = 1.0
 """The value of an event that names none, where no history reads its type."""
+
+NO_TOMBSTONES = Tombstones()
 
 _FEEDBACK = Decoder(FeedbackBody)
 
@@ -48,18 +51,21 @@ class Feedback:
         read = ", ".join(map(repr, self.history_types)) or "none"
         messages: dict[Reason, str] = {
             "type": f"stored, but neither rankings nor training read events of this type; the release reads {read}",
+            "forgotten": "not stored, because the user opted out, or was forgotten after it",
             "nobody": "not stored, because the id of the user or of the item names nobody (data.nobody)",
         }
         return [IgnoredReply(reason, count, messages[reason]) for reason, count in self.ignored.items()]
 
 
-def parse_feedback(raw: bytes, schema: FeatureSchema | None, nobody: Container[str]) -> Feedback:
+def parse_feedback(
+    raw: bytes, schema: FeatureSchema | None, nobody: Container[str], tombstones: Tombstones = NO_TOMBSTONES
+) -> Feedback:
     """The events of a body, which is a batch or one bare event. Errors as ``parse_rank``; Unavailable for an event
     that only a release could complete.
 
     ``schema`` is that of the loaded release: what enters the history must have a value that it accepts. Without a
     release every value is accepted, because losing feedback is worse, and the offline jobs check again. Events of
-    ``nobody`` are checked as all others and then left out.
+    ``nobody`` are checked as all others and then left out, and so are those that ``tombstones`` forbid to store.
     """
     now = int(time.time() * 1000)
     body, prefix = _batch(raw)
@@ -70,6 +76,9 @@ def parse_feedback(raw: bytes, schema: FeatureSchema | None, nobody: Container[s
         interaction = _interaction(event, schema, now, prefix.format(position), body.request_id)
         if is_nobody(interaction.user_id, nobody) or is_nobody(interaction.item_id, nobody):
             ignored["nobody"] += 1
+            continue
+        if tombstones.forbids(interaction.user_id, interaction.time_ms):
+            ignored["forgotten"] += 1
             continue
         if schema is not None and interaction.type not in types:  # without one nobody knows what will read it
             ignored["type"] += 1

@@ -26,6 +26,7 @@ from service.api.feedback import parse_feedback
 from service.api.schemas import REFERENCE, FeedbackReply, Limits, openapi_schemas
 from service.errors import ErrorCode, MalformedRequest, ServiceError, TooLarge, Unavailable, Unsupported, no_release
 from service.features.feedback import RedisFeedback
+from service.forgetting.erasure import Erasure
 from service.ranking.deadline import Deadline
 from service.ranking.ports import LiveRelease
 from service.ranking.ranker import Ranker
@@ -56,6 +57,7 @@ class Service:
     limits: Limits
     max_body_bytes: int
     access: Access
+    erasure: Erasure
     status: Callable[[], dict[str, Any]]
 
     @property
@@ -108,7 +110,8 @@ async def feedback(service: Service, request: Request) -> Response:
     raw = await read_body(request, service.max_body_bytes)
     release = service.live.current()
     schema = None if release is None else release.schema
-    parsed = await _parsed(raw, parse_feedback, schema, service.limits_now.nobody)
+    tombstones = service.erasure.tombstones.current
+    parsed = await _parsed(raw, parse_feedback, schema, service.limits_now.nobody, tombstones)
     deadline = Deadline(service.limits.max_deadline_ms / 1000.0, start=request.state.arrived)
     await service.feedback.accept(parsed.interactions, parsed.history_types, deadline)
     for reason, count in parsed.ignored.items():

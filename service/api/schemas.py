@@ -215,7 +215,7 @@ class RecommendReply(_RankedItems):
 
 class IgnoredReply(Struct, gc=False):
     reason: Annotated[
-        Literal["type", "nobody"],
+        Literal["type", "nobody", "forgotten"],
         _about("type: stored, but no ranking and no training reads its type; nobody: not stored, an id names nobody"),
     ]
     count: int

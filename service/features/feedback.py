@@ -17,8 +17,9 @@ from models.contract.events import EVENT_BYTES, Interaction
 from models.contract.keys import Keys
 from service.admission import Elsewhere
 from service.errors import ErrorCode, RedisUnavailable, Unavailable
+from service.forgetting.erasure import Erasure
 from service.ranking.deadline import Deadline
-from service.redis import RedisPort
+from service.redis import RedisPort, replies_to
 from service.redis_connection import Command
 from service.telemetry import Telemetry
 
@@ -64,12 +65,19 @@ class RedisFeedback:
     """Interactions on their way into Redis. They are accepted when ``fsyncs`` servers have them on their disks, the
     primary first; 0 waits for none."""
 
-    link: RedisPort
-    keys: Keys
+    erasure: Erasure
     telemetry: Telemetry
     history_max_events: int
     stream_max: int
     fsyncs: int = 0
+
+    @property
+    def link(self) -> RedisPort:
+        return self.erasure.traces.link
+
+    @property
+    def keys(self) -> Keys:
+        return self.erasure.traces.keys
 
     async def accept(self, interactions: Sequence[Interaction], types: Sequence[str], deadline: Deadline) -> None:
         """Record interactions; those of ``types`` are in the live history on return, others go to the stream only.
@@ -92,9 +100,19 @@ class RedisFeedback:
         except RedisUnavailable as error:
             raise _unavailable() from error
         _refuse_failures(replies)
+        await self._heed_tombstones(interactions, deadline)
         for event in interactions:
             # The type is the caller's free text; only types the model knows may become a label.
             self.telemetry.interactions.labels(event.type if event.type in types else "other").inc()
+
+    async def _heed_tombstones(self, stored: Sequence[Interaction], deadline: Deadline) -> None:
+        """Delete of what was stored that of users who were forgotten meanwhile. Unavailable if that cannot be known."""
+        try:
+            with Elsewhere():
+                (look,) = await replies_to(self.link, [self.erasure.tombstones.look], deadline)
+                await self.erasure.heed(look, {event.user_id for event in stored})
+        except RedisUnavailable as error:
+            raise _unavailable() from error
 
     async def _confirmed(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
         """Replies to commands whose effects are on as many disks as was asked for. Unavailable if they are not; what

@@ -37,7 +37,7 @@ class AnswerLog:
         """Record an answer, which shows candidates of ``scored`` in the order ``shown``. An exposure that cannot be
         made is counted: the answer stands."""
         self._count(state, scored, answer)
-        if state.plan.unit_missing:
+        if state.plan.unit_missing or state.opted_out:
             return
         try:
             exposure = exposure_of(state, scored, shown, answer)

@@ -29,10 +29,15 @@ SEEN_EVENTS = 10_000
 """Number of events that are read to leave out items that the user has seen; histories are not longer by default."""
 
 
+def _nobody(user_id: str) -> bool:
+    """Whether a user opted out, where nobody can."""
+    return False
+
+
 @dataclass(eq=False)
 class Ranker:
     """Ranks candidates. Between requests it only remembers the shadow scores that are under way; everything it uses is
-    given to it once."""
+    given to it once. Of a user who opted out nothing is read, and no answer is recorded but in metrics."""
 
     live: LiveRelease
     experiments: Callable[[], Experiments]
@@ -40,6 +45,7 @@ class Ranker:
     reranker: Reranker | None
     exposures: Exposures
     telemetry: Telemetry
+    is_opted_out: Callable[[str], bool] = _nobody
 
     def __post_init__(self) -> None:
         self._answers = AnswerLog(self.exposures, self.telemetry)
@@ -74,7 +80,15 @@ class Ranker:
         if live is None:
             raise no_release()
         unit = request.user_id if request.unit is None else request.unit
-        state = RankState(request, deadline, live, unit, time.time(), stopwatch=Stopwatch(deadline.elapsed()))
+        state = RankState(
+            request,
+            deadline,
+            live,
+            unit,
+            time.time(),
+            opted_out=self.is_opted_out(request.user_id) or self.is_opted_out(unit),
+            stopwatch=Stopwatch(deadline.elapsed()),
+        )
         if self.live.pointer_gone:
             state.degraded.add(Degraded.NO_POINTER)
         return state
@@ -107,7 +121,7 @@ class Ranker:
         """Stored features of the user for ``releases`` and knowledge for those ``knowing``; without them if they cannot
         be read in time. With the sticky arms of a ``unit``."""
         request = state.request
-        if not request.user_id and not unit:
+        if state.opted_out or (not request.user_id and not unit):
             return UserState()
         spaces = list({space.fingerprint: space for release in knowing for space in release.user_spaces}.values())
         length = max(release.schema.history_length for release in releases)

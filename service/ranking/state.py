@@ -39,6 +39,7 @@ class RankState:
     request    with its candidates, once they were retrieved
     unit       who is split into arms; "" for nobody
     now        unix seconds at which arms and the freshness of knowledge are judged
+    opted_out  whether nothing of the user may be read or recorded
     arms       of the plan: the one whose scores make the order, or the two teams
     shadow     of the plan: the arm whose scores are logged too
     retrieved  number of candidates by source; None for candidates that came with the request
@@ -49,6 +50,7 @@ class RankState:
     live: Release
     unit: str
     now: float
+    opted_out: bool = False
     plan: ArmPlan = field(default_factory=ArmPlan)
     arms: tuple[ResolvedArm, ...] = ()
     shadow: ResolvedArm | None = None

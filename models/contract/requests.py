@@ -1,0 +1,147 @@
+"""What service and jobs tell each other beside a release: requests that the next job carries out, and reports.
+
+A request is written by the service, and its state by whoever carries it out. A report is published by a job and read by
+the service. Both lie in Redis, one value each, beside a sorted set of their names by time; both end.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from models.contract.events import Identifier
+from models.contract.schema import FrozenConfig
+
+OPEN_SECONDS, DONE_SECONDS = 400 * 86_400, 90 * 86_400
+"""Lives of a request: since it was asked for while it is open, and since it was done or failed."""
+
+MOST_OPEN = 10_000
+"""Requests that wait at most; further ones are refused."""
+
+REPORT_SECONDS, REPORT_BYTES, MOST_REPORTS = 90 * 86_400, 1_000_000, 1_000
+"""Life and size of a report, and how many there are at most: the oldest go first."""
+
+TEXTS_SECONDS = 37 * 86_400
+"""Life of the texts of an owner, as long as that of knowledge."""
+
+
+class RequestKind(StrEnum):
+    """What the next job is to do.
+
+    forget           remove a user from all that the jobs store
+    close_partition  close the open LIBER partition of a user, so that a language model tells of it
+    dry_run          tell what a run would ask and cost, as a report
+    """
+
+    FORGET = "forget"
+    CLOSE_PARTITION = "close_partition"
+    DRY_RUN = "dry_run"
+
+
+class RequestState(StrEnum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class JobRequest(BaseModel):
+    """A request, which for a user who is forgotten is the receipt.
+
+    user_id     whom it is about; None for a dry run
+    asked_ms    unix ms, as ``changed_ms``, which is that of its state
+    asked_by    the API key's name and id; "" where none is needed
+    removed     records that were removed, by the store they were in
+    remaining   what the next job removes, or what no job can, in words for people
+    note        why it failed, or where its report is
+    """
+
+    model_config = FrozenConfig
+
+    v: Literal[1] = 1
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    kind: RequestKind
+    user_id: Identifier | None = None
+    asked_ms: int
+    asked_by: str = ""
+    state: RequestState = RequestState.WAITING
+    changed_ms: int
+    removed: Mapping[str, int] = {}
+    remaining: tuple[str, ...] = ()
+    note: str = ""
+
+    @classmethod
+    def new(cls, kind: RequestKind, user_id: str | None = None, asked_by: str = "") -> JobRequest:
+        now = time.time_ns() // 1_000_000
+        return cls(
+            id=secrets.token_hex(16), kind=kind, user_id=user_id, asked_ms=now, changed_ms=now, asked_by=asked_by
+        )
+
+    def changed(self, state: RequestState, **others: Any) -> JobRequest:
+        """The request in another state, with other fields that go with it."""
+        return self.model_copy(update={"state": state, "changed_ms": time.time_ns() // 1_000_000, **others})
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in (RequestState.WAITING, RequestState.RUNNING)
+
+    @property
+    def ends_at(self) -> int:
+        """Unix s."""
+        since, life = (self.asked_ms, OPEN_SECONDS) if self.is_open else (self.changed_ms, DONE_SECONDS)
+        return since // 1000 + life
+
+
+class ReportKind(StrEnum):
+    """run: a job's line of the ledger, with what it cost; dry_run: what a run would cost; ab: an experiment."""
+
+    RUN = "run"
+    DRY_RUN = "dry_run"
+    AB = "ab"
+
+
+class Report(BaseModel):
+    """``name`` is ``KIND-...``; ``body`` is any JSON, of at most REPORT_BYTES when packed."""
+
+    model_config = FrozenConfig
+
+    v: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+    kind: ReportKind
+    made_ms: int
+    body: Mapping[str, Any]
+
+    def pack(self) -> bytes:
+        """ValueError if it is too large."""
+        packed = self.model_dump_json().encode()
+        if len(packed) > REPORT_BYTES:
+            raise ValueError(f"the report {self.name} has {len(packed):,} bytes, of {REPORT_BYTES:,} at most")
+        return packed
+
+
+class OwnerText(BaseModel):
+    """A text about a user or an item: by whom it was written, of what kind, and from which prompt."""
+
+    model_config = FrozenConfig
+
+    producer: str
+    kind: str
+    text: str
+    prompt: str = ""
+    model: str = ""
+
+
+class OwnerTexts(BaseModel):
+    """All texts about one user or item."""
+
+    model_config = FrozenConfig
+
+    v: Literal[1] = 1
+    owner: str
+    made_ms: int
+    texts: tuple[OwnerText, ...]

@@ -1,0 +1,7 @@
+"""Users who are forgotten, or not remembered: what deletes them, and how every worker knows of it.
+
+tombstones  the tombstones as this worker knows them
+traces      all that Redis holds of a user: looked for, deleted, told
+requests    requests to the next job, which for a user who is forgotten are the receipts
+erasure     forgetting a user, from the tombstone to the receipt
+"""

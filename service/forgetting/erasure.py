@@ -1,0 +1,117 @@
+"""Forgetting a user: tombstone, deletion in Redis, and a receipt that says what is left to the jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from models.contract.forgetting import Tombstone
+from models.contract.items import ItemTable
+from models.contract.requests import JobRequest, RequestKind, RequestState
+from service.errors import RedisUnavailable, Unavailable
+from service.forgetting.requests import Requests
+from service.forgetting.tombstones import KnownTombstones
+from service.forgetting.traces import UserTraces
+
+SWEEPS = 5
+"""How often at most what is stored of a user is looked for again, while writers that do not know yet write more."""
+
+EVERYTHING_MS = 2**53 - 1
+"""A time that no record is later than."""
+
+REMAINING = (
+    "the next job removes the user from the interaction log, archived exposures and interactions, texts, answers, "
+    "encodings, vectors, the undo journal and predictions of its work folder",
+    "the source files are yours: remove the user there; until then the tombstone keeps their rows out",
+    "Redis' append-only file, replicas' backups and your own backups hold former states until they are rewritten",
+    "statistics of items, codebooks, factors and models were made of everybody's interactions: the next training after "
+    "the removal makes them without the user",
+)
+"""What a receipt says of what the service cannot reach."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """Forgets users."""
+
+    traces: UserTraces
+    tombstones: KnownTombstones
+    requests: Requests
+
+    async def forget(self, user_id: str, asked_by: str, *, opt_out: bool = False) -> JobRequest:
+        """Delete all that is older than now, and with ``opt_out`` store nothing of the user from now on. The receipt,
+        once Redis and all workers are clean. Unavailable if they are not; asking again goes on."""
+        former = self.tombstones.current.of(user_id)
+        tombstone = Tombstone(
+            forgotten_ms=time.time_ns() // 1_000_000, opted_out=opt_out or (former is not None and former.opted_out)
+        )
+        receipt = JobRequest.new(RequestKind.FORGET, user_id, asked_by)
+        try:
+            await self.tombstones.write(user_id, tombstone)
+            await self.requests.ask(receipt)
+            removed = await self.sweep(user_id, tombstone.forgotten_ms)
+            # By then the other workers have read the tombstone, and what they wrote before is in Redis.
+            await asyncio.sleep(1.5 * self.tombstones.poll_seconds)
+            for _ in range(SWEEPS):
+                again = await self.sweep(user_id, tombstone.forgotten_ms)
+                removed += again
+                if not again:
+                    break
+            else:
+                raise Unavailable("records of the user are written again and again: ask again", retry_after_ms=1000)
+            receipt = receipt.changed(RequestState.WAITING, removed=dict(removed), remaining=REMAINING)
+            await self.requests.write(receipt)
+        except RedisUnavailable as error:
+            raise Unavailable(
+                f"Redis did not answer, so that not all of the user may be deleted: ask again ({error})",
+                retry_after_ms=1000,
+            ) from error
+        log.info("a user was forgotten: receipt %s", receipt.id)
+        return receipt
+
+    async def opt_in(self, user_id: str) -> None:
+        """Let a user who opted out be remembered again, from now on."""
+        former = self.tombstones.current.of(user_id)
+        if former is not None and former.opted_out:
+            now = time.time_ns() // 1_000_000
+            await self.tombstones.write(user_id, Tombstone(forgotten_ms=now, opted_out=False))
+
+    async def sweep(self, user_id: str, until_ms: int, *, timed: bool = False) -> Counter[str]:
+        """Delete what there is of a user until a time; numbers by store. ``timed``: see ``UserTraces.find``."""
+        traces = await self.traces.find(user_id, until_ms, timed=timed)
+        return await self.traces.delete(user_id, until_ms, traces) if traces else Counter()
+
+    async def heed(self, reply: Any, user_ids: Iterable[str]) -> None:
+        """After something of these users was written: delete it again of those who were forgotten meanwhile, which a
+        ``reply`` to the tombstones' ``look`` tells."""
+        if not self.tombstones.is_news(reply):
+            return
+        await self.tombstones.read()
+        for user_id, tombstone in self.tombstones.current.among(set(user_ids)).items():
+            await self.sweep(user_id, EVERYTHING_MS if tombstone.opted_out else tombstone.forgotten_ms)
+
+    async def receipt(self, request_id: str) -> tuple[JobRequest, dict[str, int]]:
+        """A request, and what is found of its user now that should not be there, which is deleted again; numbers by
+        store. Nothing but for a forgotten user."""
+        request = await self.requests.read(request_id)
+        if request.kind is not RequestKind.FORGET or request.user_id is None:
+            return request, {}
+        tombstone = self.tombstones.current.of(request.user_id)
+        until_ms = request.asked_ms if tombstone is None else tombstone.forgotten_ms
+        # Once the jobs have removed the user, profile and knowledge are of what came later.
+        found = await self.sweep(request.user_id, until_ms, timed=request.state is RequestState.DONE)
+        return request, dict(found)
+
+    async def export(self, user_id: str, table: ItemTable | None) -> dict[str, Any]:
+        """All that Redis holds of a user, readable."""
+        tombstone = self.tombstones.current.of(user_id)
+        stored = self.traces.told(await self.traces.find(user_id, EVERYTHING_MS), user_id, table)
+        forgotten = None if tombstone is None else tombstone.model_dump(exclude={"v"})
+        return {"user_id": user_id, "made_ms": time.time_ns() // 1_000_000, "tombstone": forgotten, "stored": stored}

@@ -1,0 +1,77 @@
+"""The tombstones as this worker knows them: a copy that is read again when their revision changes.
+
+A rank request asks the copy alone. What writes to Redis looks at the revision after its write, so that it learns of a
+user who was forgotten meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from models.contract.forgetting import REVISION, SALT, Tombstone, Tombstones, new_salt, user_digest
+from models.contract.keys import Keys
+from service.errors import RedisUnavailable
+from service.ranking.deadline import Deadline
+from service.redis import RedisPort, replies_to
+from service.redis_connection import Command
+
+READ_SECONDS = 2.0
+"""Longest duration of one read."""
+
+log = logging.getLogger(__name__)
+
+
+class KnownTombstones:
+    """``current`` is the copy; ``error`` says why it may be old."""
+
+    def __init__(self, link: RedisPort, keys: Keys, poll_seconds: float) -> None:
+        self._link, self._keys, self.poll_seconds = link, keys, poll_seconds
+        self.current = Tombstones()
+        self.error = ""
+
+    @property
+    def look(self) -> Command:
+        """The command whose reply ``is_news`` reads."""
+        return ("HGET", self._keys.tombstones, REVISION)
+
+    def is_news(self, reply: Any) -> bool:
+        """Whether the reply to ``look`` is of tombstones that this worker does not know. Not, if Redis refused it."""
+        return not isinstance(reply, Exception) and int(reply or 0) != self.current.revision
+
+    async def watch(self) -> None:
+        """Follow the tombstones until cancelled."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(self.poll_seconds)
+
+    async def refresh(self) -> None:
+        """Read the tombstones again if there are other ones. Never raises on bad data or without Redis."""
+        try:
+            (revision,) = await replies_to(self._link, [self.look], Deadline(READ_SECONDS))
+            if self.is_news(revision):
+                await self.read()
+            self.error = ""
+        except (RedisUnavailable, ValueError) as error:
+            if not self.error and not isinstance(error, RedisUnavailable):
+                log.error("tombstones cannot be read: %s", error)
+            self.error = str(error)
+
+    async def read(self) -> None:
+        """Read all tombstones. RedisUnavailable; ValueError if one is not understood."""
+        (cells,) = await replies_to(self._link, [("HGETALL", self._keys.tombstones)], Deadline(READ_SECONDS))
+        self.current = Tombstones.parse(dict(zip(cells[::2], cells[1::2], strict=True)))
+
+    async def write(self, user_id: str, tombstone: Tombstone) -> None:
+        """Write the tombstone of a user in place of the one there is, and know it. RedisUnavailable."""
+        key = self._keys.tombstones
+        made: list[Command] = [("HSETNX", key, SALT, new_salt()), ("HGET", key, SALT)]
+        _, salt = await replies_to(self._link, made, Deadline(READ_SECONDS))
+        digest = user_digest(salt.decode(), user_id)
+        written: list[Command] = [
+            ("HSET", key, digest, tombstone.model_dump_json()),
+            ("HINCRBY", key, REVISION, 1),
+        ]
+        await replies_to(self._link, written, Deadline(READ_SECONDS))
+        await self.read()

@@ -1,0 +1,253 @@
+"""All that Redis holds of a user: looked for, deleted, and told.
+
+Keys are found by their names, with those of knowledge in every space that ever was; entries of the streams by reading
+the streams, a page at a time, so that neither Redis nor the event loop is busy for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from models.contract.artifact import ReleaseManifest
+from models.contract.events import EVENT_BYTES, EventArray, Interaction, unpack_history
+from models.contract.exposures import Exposure
+from models.contract.items import ItemTable
+from models.contract.keys import Keys
+from models.contract.knowledge import KnowledgeRecord, RecordError
+from models.contract.profile import UserProfile
+from service.ranking.deadline import Deadline
+from service.redis import RedisPort, replies_to
+from service.redis_connection import Command
+
+PAGE = 500
+"""Entries of a stream that are read at once: some 200 kB."""
+
+TRIP_SECONDS = 5.0
+"""Longest duration of one round trip."""
+
+ERASE = f"""
+local size, until_ms, history = {EVENT_BYTES}, tonumber(ARGV[1]), redis.call('GET', KEYS[1])
+if not history then return 0 end
+local later = {{}}
+for at = 1, #history - size + 1, size do
+  if struct.unpack('<i8', string.sub(history, at + 8, at + 15)) > until_ms then
+    later[#later + 1] = string.sub(history, at, at + size - 1)
+  end
+end
+if #later == 0 then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], table.concat(later), 'KEEPTTL') end
+return math.ceil(#history / size) - #later
+"""
+"""Removes the events until a time from a history; the number of those that went. A tail that is not whole goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What was found of a user until a time.
+
+    values   what lies under each key: bytes, or for arms a list of names and arms
+    entries  ids and contents of stream entries, by the key of the stream
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    entries: Mapping[str, Mapping[str, BaseModel]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.values) or any(self.entries.values())
+
+
+@dataclass(frozen=True, slots=True)
+class UserTraces:
+    """Looks for users in the Redis of a service, and deletes them. RedisUnavailable from every method without it."""
+
+    link: RedisPort
+    keys: Keys
+
+    async def find(self, user_id: str, until_ms: int, *, timed: bool = False) -> Traces:
+        """What is stored of a user that is not later than a time. Knowledge counts whatever its time, unless only what
+        is ``timed`` is looked for: it may be made of older interactions. Profile, texts and arms have no time."""
+        entries = {
+            self.keys.interactions: await self._entries(self.keys.interactions, user_id, _interaction, until_ms),
+            self.keys.exposures: await self._entries(self.keys.exposures, user_id, _exposure, until_ms),
+        }
+        values = {}
+        history, others = self.keys.user_history(user_id), await self._keys_of(user_id)
+        units = await self._own_units(user_id, entries[self.keys.exposures].values())
+        arms = [self.keys.unit_arms(unit) for unit in (user_id, *units)]
+        commands: list[Command] = [("GET", key) for key in (history, *others)]
+        replies = await self._ask([*commands, *(("HGETALL", key) for key in arms)])
+        for key, reply in zip((history, *others, *arms), replies, strict=True):
+            if key == history and reply:
+                if len(reply) % EVENT_BYTES or (unpack_history(user_id, reply)[0]["time_ms"] <= until_ms).any():
+                    values[key] = reply
+            elif reply and not (timed and _is_later(key, reply, user_id, until_ms)):
+                values[key] = reply
+        return Traces(values, entries)
+
+    async def delete(self, user_id: str, until_ms: int, traces: Traces) -> Counter[str]:
+        """Delete what was found; numbers of what went, by the store that it was in."""
+        history = self.keys.user_history(user_id)
+        removed = Counter[str]()
+        commands: list[tuple[str, Command]] = [("history", ("EVAL", ERASE, 1, history, until_ms))]
+        commands += [(self._store_of(key), ("DEL", key)) for key in traces.values if key != history]
+        for stream, entries in traces.entries.items():
+            name = stream.rpartition(":")[2]
+            ids = list(entries)
+            commands += [(name, ("XDEL", stream, *ids[at : at + PAGE])) for at in range(0, len(ids), PAGE)]
+        for (store, _), count in zip(commands, await self._ask([command for _, command in commands]), strict=True):
+            removed[store] += int(count)
+        return +removed
+
+    def told(self, traces: Traces, user_id: str, table: ItemTable | None) -> dict[str, Any]:
+        """What was found, for people: items of a history by their ids, where the catalogue ``table`` knows them."""
+        document: dict[str, Any] = {"history": [], "profile": None, "knowledge": {}, "arms": {}, "texts": None}
+        for key, value in traces.values.items():
+            store = self._store_of(key)
+            if store == "history":
+                document["history"] = _events(unpack_history(user_id, value)[0], table)
+            elif store == "profile":
+                document["profile"] = _read(lambda blob: dict(UserProfile.unpack(blob, user_id).features), value)
+            elif store == "knowledge":
+                space = key.rpartition(":")[2]
+                document["knowledge"][space] = _read(partial(_knowledge, user_id, space), value)
+            elif store == "texts":
+                document["texts"] = _read(json.loads, value)
+            else:
+                texts = [cell.decode(errors="replace") for cell in value]
+                document["arms"][key] = dict(zip(texts[::2], texts[1::2], strict=True))
+        for stream, entries in traces.entries.items():
+            name = stream.rpartition(":")[2]
+            document[name] = [entry.model_dump(mode="json", exclude_none=True) for entry in entries.values()]
+        return document
+
+    def _store_of(self, key: str) -> str:
+        tail = key.partition("}:")[2]
+        return "knowledge" if tail.startswith("k:") else tail
+
+    async def _keys_of(self, user_id: str) -> list[str]:
+        """Keys of what is stored of a user as one value, besides the history."""
+        members, releases = await self._ask([("SMEMBERS", self.keys.user_spaces), ("GET", self.keys.releases)])
+        spaces = {space.decode() for space in members}
+        names = json.loads(releases or "[]")
+        manifests = await self._ask([("GET", self.keys.release_manifest(name)) for name in names])
+        for manifest in filter(None, manifests):
+            spaces |= _user_spaces(manifest)
+        knowledge = [self.keys.user_knowledge(user_id, space) for space in sorted(spaces)]
+        return [self.keys.user_profile(user_id), self.keys.user_texts(user_id), *knowledge]
+
+    async def _own_units(self, user_id: str, exposures: Collection[BaseModel]) -> list[str]:
+        """Units other than the user that nobody else came with, as far as the stream of exposures tells."""
+        units = {entry.unit for entry in exposures if isinstance(entry, Exposure)} - {user_id, ""}
+        for unit in sorted(units):
+            async for _, entry in self._mentions(self.keys.exposures, unit, _exposure):
+                if isinstance(entry, Exposure) and entry.unit == unit and entry.user_id != user_id:
+                    units.discard(unit)
+        return sorted(units)
+
+    async def _entries(
+        self, stream: str, user_id: str, parse: Callable[[Mapping[bytes, bytes]], BaseModel], until_ms: int
+    ) -> dict[str, BaseModel]:
+        return {
+            number: entry
+            async for number, entry in self._mentions(stream, user_id, parse)
+            if _is_of(entry, user_id, until_ms)
+        }
+
+    async def _mentions(
+        self, stream: str, text: str, parse: Callable[[Mapping[bytes, bytes]], BaseModel]
+    ) -> AsyncIterator[tuple[str, BaseModel]]:
+        """(id, content) of the entries that have a text as a value."""
+        wanted, first = to_json(text), "-"
+        while True:
+            (page,) = await self._ask([("XRANGE", stream, first, "+", "COUNT", PAGE)])
+            for number, cells in page:
+                if any(wanted in cell for cell in cells):
+                    yield number.decode(), _parsed(parse, dict(zip(cells[::2], cells[1::2], strict=True)))
+            if len(page) < PAGE:
+                return
+            first = f"({page[-1][0].decode()}"
+            await asyncio.sleep(0)
+
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        return await replies_to(self.link, commands, Deadline(TRIP_SECONDS)) if commands else []
+
+
+class DamagedEntry(BaseModel):
+    """An entry of a stream that nobody understands, and that mentions a user."""
+
+    fields: Mapping[str, str]
+
+
+def _is_of(entry: BaseModel, user_id: str, until_ms: int) -> bool:
+    if isinstance(entry, Exposure):
+        return user_id in (entry.user_id, entry.unit) and entry.time_ms <= until_ms
+    if isinstance(entry, Interaction):
+        return entry.user_id == user_id and entry.time_ms <= until_ms
+    return True
+
+
+def _events(events: EventArray, table: ItemTable | None) -> list[dict[str, Any]]:
+    """The events of a history, with the ids of their items where the catalogue knows them."""
+    rows = np.zeros(len(events), np.int64) if table is None else table.rows_of_hashes(events["item"])
+    ids = [None if table is None or row == 0 else table.ids[row] for row in rows.tolist()]
+    return [
+        {"item_id": item, "item_hash": f"{int(event['item']):016x}", "time_ms": int(event["time_ms"]),
+         "value": float(event["value"])}
+        for item, event in zip(ids, events, strict=True)
+    ]  # fmt: skip
+
+
+def _parsed(parse: Callable[[Mapping[bytes, bytes]], BaseModel], fields: Mapping[bytes, bytes]) -> BaseModel:
+    try:
+        return parse(fields)
+    except ValueError:
+        texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
+        return DamagedEntry(fields=texts)
+
+
+def _interaction(fields: Mapping[bytes, bytes]) -> BaseModel:
+    return Interaction.from_stream(fields)
+
+
+def _exposure(fields: Mapping[bytes, bytes]) -> BaseModel:
+    return Exposure.from_stream(fields)
+
+
+def _user_spaces(manifest: bytes) -> set[str]:
+    try:
+        spaces = ReleaseManifest.model_validate_json(manifest).spaces
+    except ValueError:
+        return set()
+    return {fingerprint for key, fingerprint in spaces.items() if key.startswith("user/")}
+
+
+def _is_later(key: str, blob: Any, user_id: str, until_ms: int) -> bool:
+    """Whether a record was made after a time, or could have been."""
+    space = key.partition("}:k:")[2]
+    try:
+        return not space or KnowledgeRecord.unpack(blob, user_id, space).written_at * 1000 > until_ms
+    except RecordError:
+        return False
+
+
+def _knowledge(user_id: str, space: str, blob: bytes) -> dict[str, Any]:
+    record = KnowledgeRecord.unpack(blob, user_id, space)
+    return {"written_at": record.written_at, "expires_at": record.expires_at, "codes": list(record.codes),
+            "vectors": record.vectors.tolist()}  # fmt: skip
+
+
+def _read(unpack: Callable[[bytes], Any], blob: bytes) -> Any:
+    """What a record says; its bytes, if it is damaged: they are stored all the same."""
+    try:
+        return unpack(blob)
+    except (RecordError, ValueError):
+        return {"damaged": blob.hex()}

@@ -32,10 +32,14 @@ _NOBODYS = hashlib.sha256(b"").hexdigest()
 
 
 class Scope(StrEnum):
-    """What a key lets its holder do. No scope includes another one."""
+    """What a key lets its holder do. No scope includes another one.
+
+    publish  ask the next job for something; jobs themselves publish to Redis, and need no key
+    """
 
     RANK = "rank"
     FEEDBACK = "feedback"
+    PUBLISH = "publish"
     METRICS = "metrics"
     ADMIN = "admin"
 
@@ -155,6 +159,12 @@ class Access(ReloadingFile[Mapping[str, ApiKey]]):
             raise Forbidden(f"the API key {key.name} ({key.id}) does not have the scope {scope}", field="Authorization")
         if key.per_second is not None:
             self._take(key, key.per_second)
+
+    def holder(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        """Name and id of the key of a request; "" without one that is in force."""
+        given = authorization(headers)
+        key = None if given is None else self._key(given)
+        return "" if key is None else f"{key.name} ({key.id})"
 
     def _take(self, key: ApiKey, per_second: float) -> None:
         """RateLimited if the key's part of this worker is used up."""

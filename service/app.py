@@ -16,15 +16,16 @@ from models.valkey.embedded import embedded_redis
 from service.ab.reloading import ReloadingExperiments
 from service.access import Access
 from service.admission import Admission
-from service.api import routes
+from service.api import routes, users
 from service.api.fast_path import FastPathApp
-from service.api.schemas import Limits
+from service.api.schemas import Limits, openapi_schemas
 from service.configuration import check_redis_url, with_prefix
 from service.exposures import ExposureLog
 from service.features.feedback import RedisFeedback
 from service.features.users import RedisUserFeatures
 from service.forgetting.erasure import Erasure
 from service.forgetting.requests import Requests
+from service.forgetting.retention import Retention
 from service.forgetting.tombstones import KnownTombstones
 from service.forgetting.traces import UserTraces
 from service.ranking.ranker import Ranker
@@ -77,7 +78,9 @@ def create_app(settings: Settings, others_serve: Callable[[], bool] = lambda: Fa
     connections = Connections(_connection_limits(settings), Admission(settings.queue_seconds))
     app = FastPathApp(lifespan)
     app.state.connections = connections
-    routes.mount(app, limits, requires_keys=access.is_required)
+    routes.mount(app, requires_keys=access.is_required)
+    users.mount(app, requires_keys=access.is_required)
+    app.schemas = openapi_schemas(limits, users.REPLIES)
     return app
 
 
@@ -157,12 +160,13 @@ async def _assemble(
         settings.history_max_events,
         stream_max=settings.interaction_stream_max,
         fsyncs=settings.feedback_fsyncs,
+        history_days=settings.history_days or 0.0,
     )
     await releases.refresh()  # ready with the first request if everything is in place
     await tombstones.refresh()
     watches = {
         "releases": releases.watch, "experiments": experiments.watch, "keys": access.watch,
-        "tombstones": tombstones.watch,
+        "tombstones": tombstones.watch, "retention": Retention(redis, keys, settings.stream_days).watch,
     }  # fmt: skip
     for name, watch in watches.items():
         stack.push_async_callback(_stop, asyncio.create_task(watch(), name=name))

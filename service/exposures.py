@@ -9,14 +9,13 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain, islice
 
 from models.contract.exposures import Exposure
 from service.errors import RedisUnavailable
 from service.forgetting.erasure import Erasure
 from service.ranking.deadline import Deadline
-from service.redis import replies_to
 from service.redis_connection import Command
 from service.telemetry import Telemetry
 
@@ -37,7 +36,6 @@ class ExposureLog:
 
     def __init__(self, erasure: Erasure, telemetry: Telemetry, *, capacity: int, stream_max: int) -> None:
         self._erasure = erasure
-        self._link = erasure.traces.link
         self._keys = erasure.traces.keys
         self._telemetry = telemetry
         self._capacity = capacity
@@ -102,11 +100,11 @@ class ExposureLog:
         """Write one batch. What was not acknowledged stays queued, so an outage shorter than the queue loses nothing;
         a batch whose acknowledgement was lost is written twice, and ``request_id`` tells."""
         commands = self._batch()
+        users = {name for each, _ in islice(self._queue, len(commands)) for name in (each.user_id, each.unit)}
         try:
-            replies = await self._link.round_trip(list(chain.from_iterable(commands)), Deadline(WRITE_SECONDS))
+            replies = await self._erasure.write(list(chain.from_iterable(commands)), Deadline(WRITE_SECONDS), users)
         except RedisUnavailable as error:
             return self._failed(str(error))
-        await self._heed_tombstones([exposure for exposure, _ in islice(self._queue, len(commands))])
         batch = [self._queue.popleft() for _ in commands]
         refused, reasons, at = [], [], 0
         for entry, each in zip(batch, commands, strict=True):
@@ -126,14 +124,6 @@ class ExposureLog:
         else:
             self.failing = ""
         return not refused
-
-    async def _heed_tombstones(self, written: Sequence[Exposure]) -> None:
-        """Delete of what was written that of users who were forgotten meanwhile."""
-        tombstones = self._erasure.tombstones
-        with contextlib.suppress(RedisUnavailable):
-            (look,) = await replies_to(self._link, [tombstones.look], Deadline(WRITE_SECONDS))
-            names = {name for exposure in written for name in (exposure.user_id, exposure.unit)}
-            await self._erasure.heed(look, names)
 
     def _may_not_be_stored(self, exposure: Exposure) -> bool:
         tombstones, time_ms = self._erasure.tombstones.current, exposure.time_ms

@@ -63,6 +63,9 @@ class Settings(BaseModel):
     ``queue_ms``         a request that waited longer for its turn is refused (429); so are some when requests wait
                          a twentieth of it on average. None means ``default_deadline_ms``
     ``drain_seconds``    from SIGTERM on it says that it is leaving (readyz 503), and goes on answering for so long
+    ``history_days``     a user's live history ends so many days after the last event; None: never
+    ``stream_days``      entries of the streams of interactions and exposures end after so many days, read by a job or
+                         not; None: when there are too many
     ``feedback_fsyncs``  servers that have an interaction on their disks before it is accepted: 1 is the primary, each
                          further one a replica; 0 waits for none (docs/operations.md)
     ``exposure_queue``   exposures that wait in a worker's memory for Redis; beyond it they are dropped and counted
@@ -103,6 +106,8 @@ class Settings(BaseModel):
     release_poll_seconds: Annotated[float, Field(gt=0)] = 1.0
     onnx_threads: _Positive = 1
     history_max_events: _Positive = 10_000
+    history_days: Annotated[float, Field(ge=0.001)] | None = None
+    stream_days: Annotated[float, Field(ge=0.001)] | None = None
     feedback_fsyncs: Annotated[int, Field(ge=0, le=16)] = 0
     exposure_queue: _Positive = 10_000
     exposure_stream_max: _Positive = 100_000

@@ -23,7 +23,7 @@ from service.api import answers, parsing
 from service.api.docs import mount_docs
 from service.api.fast_path import KEY_SCHEME, FastPathApp
 from service.api.feedback import parse_feedback
-from service.api.schemas import REFERENCE, FeedbackReply, Limits, openapi_schemas
+from service.api.schemas import REFERENCE, FeedbackReply, Limits
 from service.errors import ErrorCode, MalformedRequest, ServiceError, TooLarge, Unavailable, Unsupported, no_release
 from service.features.feedback import RedisFeedback
 from service.forgetting.erasure import Erasure
@@ -59,6 +59,10 @@ class Service:
     access: Access
     erasure: Erasure
     status: Callable[[], dict[str, Any]]
+
+    def asker(self, request: Request) -> str:
+        """Who asks, by name and id of the API key; "" where none is needed."""
+        return self.access.holder(request.scope["headers"])
 
     @property
     def limits_now(self) -> Limits:
@@ -206,7 +210,7 @@ async def _parsed(raw: bytes, parse: Callable[Concatenate[bytes, P], T], *argume
     return await asyncio.to_thread(parse, raw, *arguments, **options)
 
 
-def _answered(route: str, endpoint: Endpoint, scope: Scope | None = None) -> Callable[[Request], Awaitable[Response]]:
+def answered(route: str, endpoint: Endpoint, scope: Scope | None = None) -> Callable[[Request], Awaitable[Response]]:
     """An endpoint whose every failure is the envelope, whose every answer is counted, and which needs an API key with
     the ``scope``, if there is one, wherever keys are required."""
 
@@ -259,7 +263,7 @@ def _methods_of(request: Request) -> set[str]:
     return {method for methods in fitting for method in methods or ()}
 
 
-def mount(app: FastPathApp, limits: Limits, *, requires_keys: bool) -> None:
+def mount(app: FastPathApp, *, requires_keys: bool) -> None:
     """Put every route on ``app``. The app sets ``app.state.service`` before the first request."""
     for path, endpoint, scope, reply, body in (
         ("/v1/rank", rank, Scope.RANK, "RankReply", _schema("RankBody")),
@@ -267,7 +271,7 @@ def mount(app: FastPathApp, limits: Limits, *, requires_keys: bool) -> None:
         ("/v1/feedback", feedback, Scope.FEEDBACK, "FeedbackReply",
          {"anyOf": [_schema("FeedbackBody"), _schema("EventBody")]}),
     ):  # fmt: skip
-        answer = app.fast["POST", path] = _answered(path, endpoint, scope)
+        answer = app.fast["POST", path] = answered(path, endpoint, scope)
         app.post(path, openapi_extra=_documented(body, reply, requires_keys=requires_keys))(answer)
     for path, endpoint, needed in (
         ("/healthz", healthz, None),
@@ -277,12 +281,11 @@ def mount(app: FastPathApp, limits: Limits, *, requires_keys: bool) -> None:
     ):
         page = dict(_PAGES.get(path, {}))
         if requires_keys and path in _KEYED_PAGES:
-            page["openapi_extra"] = _secured()
-        app.get(path, **page)(_answered(path, endpoint, needed))
-        app.head(path, include_in_schema=False)(_answered(path, endpoint, needed))
+            page["openapi_extra"] = secured()
+        app.get(path, **page)(answered(path, endpoint, needed))
+        app.head(path, include_in_schema=False)(answered(path, endpoint, needed))
     mount_docs(app)
     app.add_exception_handler(HTTPException, _unrouted)
-    app.schemas = openapi_schemas(limits)
     app.requires_keys = requires_keys
 
 
@@ -290,7 +293,8 @@ def _schema(name: str) -> dict[str, Any]:
     return {"$ref": REFERENCE.format(name=name)}
 
 
-def _answer(text: str, name: str) -> dict[str, Any]:
+def answer_schema(text: str, name: str) -> dict[str, Any]:
+    """An answer on the OpenAPI page, whose schema is that of ``name``."""
     return {"description": text, "content": {"application/json": {"schema": _schema(name)}}}
 
 
@@ -298,20 +302,20 @@ _KEYED_PAGES = ("/metrics", "/v1/status")
 """Pages that need an API key where keys are required; the status without one says little."""
 
 
-def _secured() -> dict[str, Any]:
+def secured() -> dict[str, Any]:
     """The part of the OpenAPI page of every route that needs an API key."""
     refused = {
         "401": "No API key that is in force came with the request",
         "403": "The API key does not have the scope of the route",
     }
-    responses = {status: _answer(text, "ErrorReply") for status, text in refused.items()}
+    responses = {status: answer_schema(text, "ErrorReply") for status, text in refused.items()}
     return {"security": [{KEY_SCHEME: []}], "responses": responses}
 
 
 _PAGES: Mapping[str, Mapping[str, Any]] = {
     "/metrics": {"response_class": PlainTextResponse},
     "/readyz": {
-        "openapi_extra": {"responses": {"503": _answer("No release is loaded, or it is leaving", "ErrorReply")}}
+        "openapi_extra": {"responses": {"503": answer_schema("No release is loaded, or it is leaving", "ErrorReply")}}
     },
 }
 """What the OpenAPI page cannot know of routes that are looked at."""
@@ -319,7 +323,7 @@ _PAGES: Mapping[str, Mapping[str, Any]] = {
 
 def _documented(body: dict[str, Any], reply: str, *, requires_keys: bool) -> dict[str, Any]:
     """The part of the OpenAPI page that a route cannot declare because it reads and writes bytes."""
-    answered = {
+    replies = {
         200: ("Successful Response", reply),
         400: ("The body is not JSON", "ErrorReply"),
         408: ("The request was not complete in time", "ErrorReply"),
@@ -330,9 +334,9 @@ def _documented(body: dict[str, Any], reply: str, *, requires_keys: bool) -> dic
         431: ("The headers are too large", "ErrorReply"),
         503: ("No release is loaded, or Redis is not there", "ErrorReply"),
     }
-    secured = _secured() if requires_keys else {"responses": {}}
-    responses = {str(code): _answer(text, name) for code, (text, name) in answered.items()}
-    return secured | {
+    page = secured() if requires_keys else {"responses": {}}
+    responses = {str(code): answer_schema(text, name) for code, (text, name) in replies.items()}
+    return page | {
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-        "responses": responses | secured["responses"],
+        "responses": responses | page["responses"],
     }

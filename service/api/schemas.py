@@ -7,7 +7,7 @@ left to ``service.api.parsing``: the bytes of an id (a type can count only chara
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -252,9 +252,10 @@ class Limits:
     nobody: frozenset[str] = frozenset(NOBODY)
 
 
-def openapi_schemas(limits: Limits) -> Mapping[str, Any]:
-    """JSON schemas of all bodies by name, with the operator's limits, which are no part of the types."""
-    bodies = (RankBody, RecommendBody, FeedbackBody, RankReply, RecommendReply, FeedbackReply, ErrorReply)
+def openapi_schemas(limits: Limits, others: Sequence[type[Struct]] = ()) -> Mapping[str, Any]:
+    """JSON schemas of all bodies by name, and of ``others``, with the operator's limits, which are no part of the
+    types."""
+    bodies = (RankBody, RecommendBody, FeedbackBody, RankReply, RecommendReply, FeedbackReply, ErrorReply, *others)
     _, schemas = schema_components(bodies, ref_template=REFERENCE)
     rank, recommend = schemas["RankBody"]["properties"], schemas["RecommendBody"]["properties"]
     rank["candidates"]["maxItems"] = recommend["count"]["anyOf"][0]["maximum"] = limits.max_candidates

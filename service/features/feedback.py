@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from service.admission import Elsewhere
 from service.errors import ErrorCode, RedisUnavailable, Unavailable
 from service.forgetting.erasure import Erasure
 from service.ranking.deadline import Deadline
-from service.redis import RedisPort, replies_to
+from service.redis import RedisPort
 from service.redis_connection import Command
 from service.telemetry import Telemetry
 
@@ -48,10 +48,11 @@ while at do
   at = string.find(recent, event, at + 1, true)
 end
 length = redis.call('APPEND', KEYS[1], event)
-local most = tonumber(ARGV[2])
+local most, life_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
 if length > (most + math.floor(most / {OVERHANG})) * size then
-  redis.call('SET', KEYS[1], redis.call('GETRANGE', KEYS[1], length - most * size, -1))
+  redis.call('SET', KEYS[1], redis.call('GETRANGE', KEYS[1], length - most * size, -1), 'KEEPTTL')
 end
+if life_ms > 0 then redis.call('PEXPIRE', KEYS[1], life_ms) end
 return 1
 """
 
@@ -63,13 +64,14 @@ _DIGEST = hashlib.sha1(APPEND.encode(), usedforsecurity=False).hexdigest()
 @dataclass(frozen=True, slots=True, eq=False)
 class RedisFeedback:
     """Interactions on their way into Redis. They are accepted when ``fsyncs`` servers have them on their disks, the
-    primary first; 0 waits for none."""
+    primary first; 0 waits for none. A history ends ``history_days`` after its last event; 0: never."""
 
     erasure: Erasure
     telemetry: Telemetry
     history_max_events: int
     stream_max: int
     fsyncs: int = 0
+    history_days: float = 0.0
 
     @property
     def link(self) -> RedisPort:
@@ -84,46 +86,37 @@ class RedisFeedback:
         Unavailable without Redis."""
         if not interactions:
             return
+        users = {event.user_id for event in interactions}
         appends = [self._append(event) for event in interactions if event.type in types]
         entries = [self._publish(event) for event in interactions]
         try:
             if self.link.in_order:
-                replies = await self._confirmed([*entries, *appends], deadline)
+                replies = await self._confirmed([*entries, *appends], users, deadline)
             else:
-                _refuse_failures(await self._confirmed(entries, deadline))
-                replies = await self._confirmed(appends, deadline)
+                _refuse_failures(await self._confirmed(entries, users, deadline))
+                replies = await self._confirmed(appends, users, deadline)
             if any(isinstance(reply, NoScriptError) for reply in replies):
                 # Redis was restarted since the script was registered. The stream entries are already acknowledged,
                 # so only the appends are sent again, behind the script.
                 _refuse_failures(replies[: -len(appends)])
-                replies = await self._confirmed([("SCRIPT", "LOAD", APPEND), *appends], deadline)
+                replies = await self._confirmed([("SCRIPT", "LOAD", APPEND), *appends], users, deadline)
         except RedisUnavailable as error:
             raise _unavailable() from error
         _refuse_failures(replies)
-        await self._heed_tombstones(interactions, deadline)
         for event in interactions:
             # The type is the caller's free text; only types the model knows may become a label.
             self.telemetry.interactions.labels(event.type if event.type in types else "other").inc()
 
-    async def _heed_tombstones(self, stored: Sequence[Interaction], deadline: Deadline) -> None:
-        """Delete of what was stored that of users who were forgotten meanwhile. Unavailable if that cannot be known."""
-        try:
-            with Elsewhere():
-                (look,) = await replies_to(self.link, [self.erasure.tombstones.look], deadline)
-                await self.erasure.heed(look, {event.user_id for event in stored})
-        except RedisUnavailable as error:
-            raise _unavailable() from error
-
-    async def _confirmed(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
-        """Replies to commands whose effects are on as many disks as was asked for. Unavailable if they are not; what
-        was acknowledged stays done."""
+    async def _confirmed(self, commands: Sequence[Command], users: Collection[str], deadline: Deadline) -> list[Any]:
+        """Replies to commands about users, whose effects are on as many disks as was asked for. Unavailable if they are
+        not; what was acknowledged stays done."""
         if not self.fsyncs or not commands:
             with Elsewhere():
-                return await self.link.round_trip(commands, deadline)
+                return await self.erasure.write(commands, deadline, users)
         milliseconds = max(1, int(deadline.remaining() * 1000.0 * WAIT_SHARE))
         wait: Command = ("WAITAOF", 1, self.fsyncs - 1, milliseconds)
         with Elsewhere():
-            *replies, disks = await self.link.round_trip([*commands, wait], deadline)
+            *replies, disks = await self.erasure.write([*commands, wait], deadline, users)
         if isinstance(disks, ResponseError):
             log.error("Redis does not tell what is on its disk: %s", disks)
             raise _unavailable(
@@ -140,7 +133,9 @@ class RedisFeedback:
         return ("XADD", self.keys.interactions, "MAXLEN", "~", self.stream_max, "*", *fields)
 
     def _append(self, event: Interaction) -> Command:
-        return ("EVALSHA", _DIGEST, 1, self.keys.user_history(event.user_id), event.pack(), self.history_max_events)
+        life_ms = round(self.history_days * 86_400_000)
+        history = self.keys.user_history(event.user_id)
+        return ("EVALSHA", _DIGEST, 1, history, event.pack(), self.history_max_events, life_ms)
 
 
 def _refuse_failures(replies: list[Any]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from service.errors import RedisUnavailable, Unavailable
 from service.forgetting.requests import Requests
 from service.forgetting.tombstones import KnownTombstones
 from service.forgetting.traces import UserTraces
+from service.ranking.deadline import Deadline
+from service.redis_connection import Command
 
 SWEEPS = 5
 """How often at most what is stored of a user is looked for again, while writers that do not know yet write more."""
@@ -87,6 +89,22 @@ class Erasure:
         """Delete what there is of a user until a time; numbers by store. ``timed``: see ``UserTraces.find``."""
         traces = await self.traces.find(user_id, until_ms, timed=timed)
         return await self.traces.delete(user_id, until_ms, traces) if traces else Counter()
+
+    async def write(self, commands: Sequence[Command], deadline: Deadline, user_ids: Iterable[str]) -> list[Any]:
+        """As ``RedisPort.round_trip``, of commands that write something of these users. What they wrote is deleted
+        again of those who were forgotten meanwhile."""
+        link, look = self.traces.link, self.tombstones.look
+        if link.in_order:
+            *replies, revision = await link.round_trip([*commands, look], deadline)
+        else:
+            replies = await link.round_trip(commands, deadline)
+            (revision,) = await link.round_trip([look], deadline)
+        try:
+            await self.heed(revision, user_ids)
+        except (RedisUnavailable, ValueError) as error:
+            # Whoever forgets a user looks for what was written once more, when this worker knows of it.
+            log.error("what was written may be of a user who was forgotten meanwhile: %s", error)
+        return replies
 
     async def heed(self, reply: Any, user_ids: Iterable[str]) -> None:
         """After something of these users was written: delete it again of those who were forgotten meanwhile, which a

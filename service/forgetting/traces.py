@@ -135,9 +135,11 @@ class UserTraces:
 
     async def _keys_of(self, user_id: str) -> list[str]:
         """Keys of what is stored of a user as one value, besides the history."""
-        members, releases = await self._ask([("SMEMBERS", self.keys.user_spaces), ("GET", self.keys.releases)])
+        members, releases, live = await self._ask(
+            [("SMEMBERS", self.keys.user_spaces), ("GET", self.keys.releases), ("GET", self.keys.live)]
+        )
         spaces = {space.decode() for space in members}
-        names = json.loads(releases or "[]")
+        names = [*json.loads(releases or "[]"), *([] if live is None else [live.decode()])]
         manifests = await self._ask([("GET", self.keys.release_manifest(name)) for name in names])
         for manifest in filter(None, manifests):
             spaces |= _user_spaces(manifest)

@@ -25,7 +25,11 @@ from fastapi import FastAPI
 from models.contract.keys import Keys
 from offline.child import child_python
 from service.app import create_app
-from service.redis import RedisLink
+from service.forgetting.erasure import Erasure
+from service.forgetting.requests import Requests
+from service.forgetting.tombstones import KnownTombstones
+from service.forgetting.traces import UserTraces
+from service.redis import RedisLink, RedisPort
 from service.settings import Settings
 from service.telemetry import Telemetry
 from tests.service.tiny import Publisher
@@ -37,6 +41,11 @@ _numbers = itertools.count()
 # No timed asserts: on a busy machine an example takes what it takes.
 hypothesis.settings.register_profile("service", deadline=None, database=None)
 hypothesis.settings.load_profile("service")
+
+
+def erasure_of(link: RedisPort, keys: Keys) -> Erasure:
+    """What forgets users, as the app makes it."""
+    return Erasure(UserTraces(link, keys), KnownTombstones(link, keys, 0.02), Requests(link, keys))
 
 
 class Freezer:

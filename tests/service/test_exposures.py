@@ -20,7 +20,7 @@ from service.ranking.deadline import Deadline
 from service.redis import RedisLink
 from service.redis_connection import Command
 from service.telemetry import Telemetry
-from tests.service.conftest import eventually
+from tests.service.conftest import erasure_of, eventually
 
 
 def _exposure(number: int) -> Exposure:
@@ -42,7 +42,7 @@ def _count(telemetry: Telemetry, name: str, **labels: str) -> float:
 async def test_leaving_writes_what_is_queued(
     link: RedisLink, store: redis.Redis, keys: Keys, telemetry: Telemetry
 ) -> None:
-    async with ExposureLog(link, keys, telemetry, capacity=1000, stream_max=10_000) as log:
+    async with ExposureLog(erasure_of(link, keys), telemetry, capacity=1000, stream_max=10_000) as log:
         for number in range(450):
             log.offer(_exposure(number), {})
     assert _written(store, keys) == [f"r{number}" for number in range(450)]
@@ -64,7 +64,7 @@ class Counting(RedisLink):
         return await super().round_trip(commands, deadline)
 
 
-@pytest.mark.parametrize(("capacity", "trips"), [(1000, [3]), (10, [1, 1, 1])])
+@pytest.mark.parametrize(("capacity", "trips"), [(1000, [4]), (10, [2, 2, 2])])
 async def test_what_comes_within_a_moment_is_written_together(
     valkey: str, store: redis.Redis, keys: Keys, telemetry: Telemetry, capacity: int, trips: list[int],
     monkeypatch: pytest.MonkeyPatch,
@@ -72,7 +72,7 @@ async def test_what_comes_within_a_moment_is_written_together(
     """Unless the queue is too short to gather in."""
     monkeypatch.setattr(stream, "GATHER_SECONDS", 0.3)
     link = Counting(valkey, 2)
-    async with ExposureLog(link, keys, telemetry, capacity=capacity, stream_max=100) as log:
+    async with ExposureLog(erasure_of(link, keys), telemetry, capacity=capacity, stream_max=100) as log:
         for number in range(3):
             log.offer(_exposure(number), {})
             await asyncio.sleep(0.05)
@@ -85,7 +85,7 @@ async def test_what_comes_within_a_moment_is_written_together(
 async def test_leaving_within_that_moment_loses_nothing(
     link: RedisLink, store: redis.Redis, keys: Keys, telemetry: Telemetry
 ) -> None:
-    async with ExposureLog(link, keys, telemetry, capacity=1000, stream_max=100) as log:
+    async with ExposureLog(erasure_of(link, keys), telemetry, capacity=1000, stream_max=100) as log:
         log.offer(_exposure(0), {})
         await asyncio.sleep(0.001)
         log.offer(_exposure(1), {})
@@ -93,7 +93,7 @@ async def test_leaving_within_that_moment_loses_nothing(
 
 
 async def test_the_stream_is_capped(link: RedisLink, store: redis.Redis, keys: Keys, telemetry: Telemetry) -> None:
-    async with ExposureLog(link, keys, telemetry, capacity=10_000, stream_max=100) as log:
+    async with ExposureLog(erasure_of(link, keys), telemetry, capacity=10_000, stream_max=100) as log:
         for number in range(2000):
             log.offer(_exposure(number), {})
     assert 100 <= len(_written(store, keys)) < 400  # approximate trimming works in whole nodes
@@ -105,7 +105,7 @@ async def test_an_outage_drops_only_what_does_not_fit(
 ) -> None:
     monkeypatch.setattr(stream, "RETRY_SECONDS", 0.01)
     link = RedisLink(f"unix://{tmp_path}/later/valkey.sock", 2)
-    async with ExposureLog(link, keys, telemetry, capacity=3, stream_max=100) as log:
+    async with ExposureLog(erasure_of(link, keys), telemetry, capacity=3, stream_max=100) as log:
         for number in range(5):
             log.offer(_exposure(number), {})
         assert log.dropped == 2
@@ -122,7 +122,7 @@ async def test_an_outage_drops_only_what_does_not_fit(
 
 async def test_what_a_shutdown_cannot_write_is_counted(tmp_path: Path, keys: Keys, telemetry: Telemetry) -> None:
     link = RedisLink(f"unix://{tmp_path}/nothing.sock", 2)
-    async with ExposureLog(link, keys, telemetry, capacity=10, stream_max=100) as log:
+    async with ExposureLog(erasure_of(link, keys), telemetry, capacity=10, stream_max=100) as log:
         for number in range(4):
             log.offer(_exposure(number), {})
     assert log.dropped == 4
@@ -141,8 +141,8 @@ class Scripted(RedisLink):
     async def round_trip(
         self, commands: Sequence[Command], deadline: Deadline, may_be_stale: bool = False
     ) -> list[Any]:
-        self.sent += commands
-        return [self.answer(command) for command in commands]
+        self.sent += [command for command in commands if command[0] != "HGET"]  # which looks at the tombstones
+        return [b"0" if command[0] == "HGET" else self.answer(command) for command in commands]
 
 
 async def test_an_exposure_is_not_written_again_because_its_arm_was_not_kept(
@@ -150,7 +150,7 @@ async def test_an_exposure_is_not_written_again_because_its_arm_was_not_kept(
 ) -> None:
     store.acl_setuser("mute", enabled=True, nopass=True, keys=["*"], categories=["+@all"], commands=["-expire"])
     link = RedisLink(valkey.replace("unix://", "unix://mute:x@"), 2)
-    async with ExposureLog(link, keys, telemetry, capacity=100, stream_max=100) as log:
+    async with ExposureLog(erasure_of(link, keys), telemetry, capacity=100, stream_max=100) as log:
         for number in range(10):
             log.offer(_exposure(number), {"e__0": ("a", 1.0)})
         await eventually(lambda: log.depth == 0)
@@ -171,7 +171,7 @@ async def test_only_what_was_refused_is_written_again(
         return refusals.pop() if '"request_id":"r3"' in str(command) and refusals else b"1"
 
     link = Scripted(answer)
-    async with ExposureLog(link, keys, telemetry, capacity=100, stream_max=100) as log:
+    async with ExposureLog(erasure_of(link, keys), telemetry, capacity=100, stream_max=100) as log:
         for number in range(5):
             log.offer(_exposure(number), {})
         await eventually(lambda: log.depth == 0)
@@ -191,7 +191,7 @@ async def test_an_exposure_that_cannot_be_written_stops_no_other(
 
     monkeypatch.setattr(Exposure, "to_stream", broken)
     link = Scripted(lambda command: b"1")
-    async with ExposureLog(link, keys, telemetry, capacity=100, stream_max=100) as log:
+    async with ExposureLog(erasure_of(link, keys), telemetry, capacity=100, stream_max=100) as log:
         for number in range(5):
             log.offer(_exposure(number), {})
     assert len(link.sent) == 4
@@ -209,7 +209,7 @@ async def test_the_writer_survives_what_nobody_thought_of(
             raise surprises.pop()
         return b"1"
 
-    async with ExposureLog(Scripted(answer), keys, telemetry, capacity=100, stream_max=100) as log:
+    async with ExposureLog(erasure_of(Scripted(answer), keys), telemetry, capacity=100, stream_max=100) as log:
         log.offer(_exposure(1), {})
         await eventually(lambda: log.depth == 0)
     assert log.dropped == 0
@@ -219,7 +219,7 @@ async def test_a_writer_that_cannot_go_on_holds_up_no_stop(keys: Keys, telemetry
     def answer(command: Command) -> Any:
         raise ValueError("always")
 
-    async with ExposureLog(Scripted(answer), keys, telemetry, capacity=100, stream_max=100) as log:
+    async with ExposureLog(erasure_of(Scripted(answer), keys), telemetry, capacity=100, stream_max=100) as log:
         for number in range(3):
             log.offer(_exposure(number), {})
     assert log.dropped == _count(telemetry, "dropped", reason="shutdown") == 3
@@ -229,7 +229,7 @@ async def test_a_stream_key_of_another_type_breaks_nothing(
     link: RedisLink, store: redis.Redis, keys: Keys, telemetry: Telemetry
 ) -> None:
     store.set(keys.exposures, "not a stream")
-    async with ExposureLog(link, keys, telemetry, capacity=10, stream_max=100) as log:
+    async with ExposureLog(erasure_of(link, keys), telemetry, capacity=10, stream_max=100) as log:
         log.offer(_exposure(1), {})
         await asyncio.wait_for(eventually(lambda: "WRONGTYPE" in log.failing), 10)
     assert log.dropped == 1

@@ -78,7 +78,7 @@ async def test_metrics_are_prometheus_text(service: Running) -> None:
 
 async def test_every_page_answers_head(service: Running) -> None:
     paths = (await service.http.get("/openapi.json")).json()["paths"]
-    for path in [path for path, methods in paths.items() if "get" in methods]:
+    for path in [path for path, methods in paths.items() if "get" in methods and "{" not in path]:
         response = await service.http.head(path)
         assert response.status_code == 200, path
         assert response.headers["content-type"] == (await service.http.get(path)).headers["content-type"]

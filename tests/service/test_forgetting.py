@@ -1,0 +1,374 @@
+"""A user who is forgotten is nowhere in Redis, does not come back, and others lose nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import redis
+
+from models.contract.events import EVENT_BYTES, Interaction
+from models.contract.forgetting import REVISION, SALT, Tombstone, Tombstones, user_digest
+from models.contract.keys import Keys
+from models.contract.profile import packed_profile
+from models.contract.requests import JobRequest, Report, ReportKind, RequestKind, RequestState
+from service.errors import Unavailable
+from service.forgetting import erasure
+from service.ranking.deadline import Deadline
+from service.redis import RedisLink
+from service.settings import Settings
+from tests.servers import running_cluster
+from tests.service.conftest import Running, erasure_of, eventually, running
+from tests.service.tiny import Publisher
+from tests.service.tiny_model import USER_SPACE
+
+WHO, OTHER = "frida-kahlo", "frida-kahlo-2"
+
+
+async def behave(service: Running, publisher: Publisher, store: redis.Redis, keys: Keys, user: str) -> None:
+    """Everything that a service and its jobs store of a user in Redis."""
+    store.set(keys.user_profile(user), packed_profile(user, {"age": 47}))
+    store.set(keys.user_texts(user), json.dumps({"v": 1, "owner": user, "made_ms": 1, "texts": []}))
+    publisher.user_knowledge(user, [[0.5, 0.5]])
+    store.hset(keys.unit_arms(user), "layer__1", "treatment")
+    events = [{"user_id": user, "item_id": item, "value": 4.0} for item in ("a", "b")]
+    assert (await service.http.post("/v1/feedback", json={"events": events})).status_code == 200
+    await service.rank(user, unit=f"tablet-of-{user}")
+    store.hset(keys.unit_arms(f"tablet-of-{user}"), "layer__1", "control")
+    await eventually(lambda: any(user.encode() in exposure for exposure in texts_in(store, keys.exposures)))
+
+
+def texts_in(store: redis.Redis, stream: str) -> list[bytes]:
+    """The entries of a stream."""
+    entries: Any = store.xrange(stream)
+    return [b" ".join(fields.values()) for _, fields in entries]
+
+
+_READ: dict[str, Callable[[redis.Redis, Any], Any]] = {
+    "string": redis.Redis.get,
+    "hash": redis.Redis.hgetall,
+    "stream": redis.Redis.xrange,
+    "set": redis.Redis.smembers,
+    "zset": lambda store, key: store.zrange(key, 0, -1),
+}
+
+
+def places_of(store: redis.Redis, keys: Keys, user: str) -> set[str]:
+    """Redis keys below the prefix that have a user's id, or its owner tag, in their name or value."""
+    places, needle = set(), user.encode()
+    for key in store.scan_iter(f"{keys.prefix}:*"):
+        value = repr(_READ[str(store.type(key), "ascii")](store, key)).encode()  # type: ignore[arg-type]
+        bare = (key + b" " + value).replace(OTHER.encode(), b"") if user == WHO else key + b" " + value
+        if needle in bare:
+            places.add(key.decode().removeprefix(f"{keys.prefix}:"))
+    return places
+
+
+async def test_a_forgotten_user_is_nowhere_and_others_lose_nothing(
+    service: Running, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    for user in (WHO, OTHER):
+        await behave(service, publisher, store, keys, user)
+    before = places_of(store, keys, WHO)
+    assert {place.partition("}:")[2].partition(":")[0] or place for place in before} == {
+        "history", "profile", "texts", "k", "arms", "interactions", "exposures",
+    }  # fmt: skip
+    of_other = {key: store.dump(key) for key in store.scan_iter(f"{keys.prefix}:{{u:*{OTHER}}}*")}
+    assert len(of_other) == 6
+
+    answer = await service.http.delete(f"/v1/users/{WHO}")
+    assert answer.status_code == 202
+    receipt = answer.json()
+    assert receipt["state"] == "waiting"
+    assert receipt["user_id"] == WHO
+    assert receipt["removed"] == {"history": 2, "profile": 1, "texts": 1, "knowledge": 1, "arms": 2, "interactions": 2,
+                                  "exposures": 1}  # fmt: skip
+    assert any("next job" in words for words in receipt["remaining"])
+    assert places_of(store, keys, WHO) == {f"request:{receipt['id']}"}
+    assert of_other == {key: store.dump(key) for key in store.scan_iter(f"{keys.prefix}:{{u:*{OTHER}}}*")}
+    assert len(texts_in(store, keys.interactions)) == 2
+
+    looked_at = (await service.http.get(f"/v1/requests/{receipt['id']}")).json()
+    assert looked_at["found"] == {}
+    assert (await service.http.get("/v1/requests")).json()["requests"][0]["id"] == receipt["id"]
+
+
+async def test_what_comes_back_is_deleted_when_the_receipt_is_looked_at(
+    service: Running, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    receipt = (await service.http.delete(f"/v1/users/{WHO}")).json()
+    publisher.user_knowledge(WHO, [[0.5, 0.5]])
+    old = Interaction(user_id=WHO, item_id="a", value=3.0, time_ms=receipt["asked_ms"] - 1000)
+    store.append(keys.user_history(WHO), old.pack())
+    store.xadd(keys.interactions, old.to_stream())  # type: ignore[arg-type]
+    store.xadd(keys.exposures, {"v": "9", "exposure": json.dumps({"user_id": WHO})})  # which nobody understands
+    looked_at = (await service.http.get(f"/v1/requests/{receipt['id']}")).json()
+    assert looked_at["found"] == {"knowledge": 1, "history": 1, "interactions": 1, "exposures": 1}
+    assert places_of(store, keys, WHO) == {f"request:{receipt['id']}"}
+
+
+async def test_once_the_jobs_are_done_what_is_newer_stays(
+    service: Running, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    receipt = (await service.http.delete(f"/v1/users/{WHO}")).json()
+    done = JobRequest.model_validate_json(store.get(keys.request(receipt["id"])))  # type: ignore[arg-type]
+    store.set(keys.request(done.id), done.changed(RequestState.DONE, remaining=()).model_dump_json())
+    await asyncio.sleep(1.1)  # records tell whole seconds
+    publisher.user_knowledge(WHO, [[0.5, 0.5]])
+    store.set(keys.user_profile(WHO), packed_profile(WHO, {"age": 47}))
+    event = {"user_id": WHO, "item_id": "c", "value": 4.0}
+    assert (await service.http.post("/v1/feedback", json=event)).json()["accepted"] == 1
+    looked_at = (await service.http.get(f"/v1/requests/{receipt['id']}")).json()
+    assert (looked_at["state"], looked_at["found"]) == ("done", {})
+    assert len(store.get(keys.user_history(WHO))) == EVENT_BYTES  # type: ignore[arg-type]
+    assert store.exists(keys.user_knowledge(WHO, USER_SPACE.fingerprint), keys.user_profile(WHO)) == 2
+
+
+async def test_older_interactions_do_not_come_back_and_newer_ones_begin_anew(
+    service: Running, store: redis.Redis, keys: Keys
+) -> None:
+    before = int(time.time() * 1000)
+    await service.http.delete(f"/v1/users/{WHO}")
+    events = [
+        {"user_id": WHO, "item_id": "a", "value": 4.0, "timestamp_ms": before},
+        {"user_id": OTHER, "item_id": "a", "value": 4.0, "timestamp_ms": before},
+        {"user_id": WHO, "item_id": "b", "value": 4.0},
+    ]
+    answer = (await service.http.post("/v1/feedback", json={"events": events})).json()
+    assert answer["accepted"] == 2
+    assert [(each["reason"], each["count"]) for each in answer["ignored"]] == [("forgotten", 1)]
+    assert len(store.get(keys.user_history(WHO))) == EVENT_BYTES  # type: ignore[arg-type]
+
+
+async def test_who_opted_out_is_ranked_as_somebody_unknown_and_not_remembered(
+    service: Running, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    unknown = (await service.rank("nobody-knows-me"))["items"]
+    await behave(service, publisher, store, keys, WHO)
+    assert (await service.rank(WHO))["items"] != unknown
+    assert (await service.http.put(f"/v1/users/{WHO}/opt-out")).status_code == 202
+    publisher.user_knowledge(WHO, [[0.5, 0.5]])  # as a job would that does not know yet
+    assert (await service.rank(WHO))["items"] == unknown
+    answer = (await service.http.post("/v1/feedback", json={"user_id": WHO, "item_id": "a", "value": 5.0})).json()
+    assert (answer["accepted"], answer["ignored"][0]["reason"]) == (0, "forgotten")
+    await service.rank(OTHER)
+    await eventually(lambda: any(OTHER.encode() in text for text in texts_in(store, keys.exposures)))
+    assert not any(f'"{WHO}"'.encode() in text for text in texts_in(store, keys.exposures))
+    assert (await service.http.get(f"/v1/users/{WHO}/export")).json()["tombstone"]["opted_out"] is True
+
+    # DELETE is no way to be remembered again; opting in is.
+    await service.http.delete(f"/v1/users/{WHO}")
+    assert (await service.http.post("/v1/feedback", json={"user_id": WHO, "item_id": "a", "value": 5.0})).json()[
+        "accepted"
+    ] == 0
+    assert (await service.http.put(f"/v1/users/{WHO}/opt-in")).json() == {"user_id": WHO, "opted_out": False}
+    await asyncio.sleep(0.01)
+    assert (await service.http.post("/v1/feedback", json={"user_id": WHO, "item_id": "a", "value": 5.0})).json()[
+        "accepted"
+    ] == 1
+
+
+async def test_the_export_is_all_that_is_stored_and_readable(
+    service: Running, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    for user in (WHO, OTHER):
+        await behave(service, publisher, store, keys, user)
+    answer = await service.http.get(f"/v1/users/{WHO}/export")
+    stored = answer.json()["stored"]
+    assert [event["item_id"] for event in stored["history"]] == ["a", "b"]
+    assert stored["profile"] == {"age": 47}
+    assert stored["knowledge"][USER_SPACE.fingerprint]["vectors"] == [[0.5, 0.5]]
+    assert [event["item_id"] for event in stored["interactions"]] == ["a", "b"]
+    assert stored["exposures"][0]["unit"] == f"tablet-of-{WHO}"
+    assert sorted(arms["layer__1"] for arms in stored["arms"].values()) == ["control", "treatment"]
+    assert OTHER not in answer.text
+    nobody = (await service.http.get("/v1/users/never-seen/export")).json()
+    assert nobody["stored"] == {"history": [], "profile": None, "knowledge": {}, "arms": {}, "texts": None,
+                                "interactions": [], "exposures": []}  # fmt: skip
+
+
+@pytest.mark.parametrize("user", ["a/b", "a/export", "ünï %2F", "{u:x}", "1"])
+async def test_ids_of_every_form_can_be_forgotten(service: Running, store: redis.Redis, keys: Keys, user: str) -> None:
+    await service.http.post("/v1/feedback", json={"user_id": user, "item_id": "a", "value": 4.0})
+    path = f"/v1/users/{quote(user, safe='')}"
+    assert len((await service.http.get(f"{path}/export")).json()["stored"]["history"]) == 1
+    answer = await service.http.delete(path)
+    assert (answer.status_code, answer.json()["user_id"]) == (202, user)
+    assert not store.exists(keys.user_history(user))
+
+
+@pytest.mark.parametrize("path", ["/v1/users/", "/v1/users/a/b/c", "/v1/users/%FF", "/v1/users/%00"])
+async def test_what_is_no_user_is_refused(service: Running, path: str) -> None:
+    assert (await service.http.delete(path)).status_code in (404, 422)
+
+
+async def test_a_write_of_a_worker_that_does_not_know_yet_is_deleted(
+    link: RedisLink, store: redis.Redis, keys: Keys
+) -> None:
+    """Both orders: the tombstone before the write, and between the write and the look."""
+    forgetting, writing = erasure_of(link, keys), erasure_of(link, keys)
+    now = int(time.time() * 1000)
+    await forgetting.tombstones.write(WHO, Tombstone(forgotten_ms=now))
+    assert not writing.tombstones.current.forbids(WHO, 0)
+    event = Interaction(user_id=WHO, item_id="a", value=3.0, time_ms=now)
+    append = ("APPEND", keys.user_history(WHO), event.pack())
+    await writing.write([append], Deadline(5.0), {WHO})
+    assert not store.exists(keys.user_history(WHO))
+    assert writing.tombstones.current.forbids(WHO, event.time_ms)
+
+
+async def test_a_later_event_survives_the_deletion(link: RedisLink, store: redis.Redis, keys: Keys) -> None:
+    erasing, now = erasure_of(link, keys), int(time.time() * 1000)
+    events = [Interaction(user_id=WHO, item_id=item, value=3.0, time_ms=now + at) for at, item in ((0, "a"), (1, "b"))]
+    store.set(keys.user_history(WHO), b"".join(event.pack() for event in events) + b"torn")
+    assert await erasing.sweep(WHO, now) == {"history": 2}
+    assert store.get(keys.user_history(WHO)) == events[1].pack()
+
+
+async def test_a_shared_unit_keeps_its_arms(service: Running, store: redis.Redis, keys: Keys) -> None:
+    for user in (WHO, OTHER):
+        await service.rank(user, unit="kitchen-tablet")
+    await eventually(lambda: len(texts_in(store, keys.exposures)) == 2)
+    store.hset(keys.unit_arms("kitchen-tablet"), "layer__1", "control")
+    await service.http.delete(f"/v1/users/{WHO}")
+    assert store.exists(keys.unit_arms("kitchen-tablet"))
+
+
+async def test_long_streams_are_read_in_pages(
+    link: RedisLink, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.forgetting.traces.PAGE", 7)
+    erasing, now = erasure_of(link, keys), int(time.time() * 1000)
+    for number in range(50):
+        user = WHO if number % 3 else OTHER
+        event = Interaction(user_id=user, item_id="a", value=3.0, time_ms=now - number)
+        store.xadd(keys.interactions, event.to_stream())  # type: ignore[arg-type]
+    assert await erasing.sweep(WHO, now) == {"interactions": 33}
+    assert len(texts_in(store, keys.interactions)) == 17
+
+
+async def test_without_redis_nobody_is_told_that_a_user_is_gone(settings: Settings, publisher: Publisher) -> None:
+    publisher.publish()
+    async with running(settings) as service:
+        link: Any = service.app.state.service.erasure.traces.link
+        await link.close()
+        answers = [
+            await service.http.delete(f"/v1/users/{WHO}"), await service.http.get(f"/v1/users/{WHO}/export"),
+            await service.http.get("/v1/requests"), await service.http.get("/v1/reports"),
+        ]  # fmt: skip
+    assert [answer.status_code for answer in answers] == [503] * 4
+
+
+async def test_a_writer_without_end_is_no_success(link: RedisLink, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    erasing = erasure_of(link, keys)
+
+    async def sweep(self: object, user_id: str, until_ms: int, *, timed: bool = False) -> Counter[str]:
+        return Counter(history=1)
+
+    monkeypatch.setattr(erasure.Erasure, "sweep", sweep)
+    with pytest.raises(Unavailable, match="ask again"):
+        await erasing.forget(WHO, "")
+
+
+async def test_requests_and_reports(service: Running, store: redis.Redis, keys: Keys) -> None:
+    asked = await service.http.post("/v1/requests", json={"kind": "dry_run"})
+    assert (asked.status_code, asked.json()["state"]) == (202, "waiting")
+    closed = await service.http.post("/v1/requests", json={"kind": "close_partition", "user_id": 7})
+    assert closed.json()["user_id"] == "7"
+    wrongs: list[Any] = [{"kind": "forget"}, {"kind": "dry_run", "user_id": "u"}, {"kind": "close_partition"}, {}, []]
+    for wrong in wrongs:
+        assert (await service.http.post("/v1/requests", json=wrong)).status_code == 422
+    listed = (await service.http.get("/v1/requests")).json()["requests"]
+    assert [each["id"] for each in listed] == [closed.json()["id"], asked.json()["id"]]
+    store.delete(keys.request(asked.json()["id"]))  # as if it had ended
+    assert len((await service.http.get("/v1/requests")).json()["requests"]) == 1
+    assert store.zcard(keys.requests) == 1
+    assert (await service.http.get(f"/v1/requests/{asked.json()['id']}")).status_code == 404
+
+    report = Report(name="run-1", kind=ReportKind.RUN, made_ms=1, body={"cost": 0.5})
+    store.set(keys.report("run-1"), report.pack())
+    store.zadd(keys.reports, {"run-1": 1})
+    assert (await service.http.get("/v1/reports")).json()["reports"] == [{"name": "run-1", "kind": "run", "made_ms": 1}]
+    assert (await service.http.get("/v1/reports/run-1")).json()["body"] == {"cost": 0.5}
+    assert (await service.http.get("/v1/reports/run-2")).status_code == 404
+
+
+async def test_too_many_open_requests_are_refused(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.forgetting.requests.MOST_OPEN", 1)
+    statuses = [(await service.http.post("/v1/requests", json={"kind": "dry_run"})).status_code for _ in range(2)]
+    assert statuses == [202, 503]
+
+
+def test_tombstones_tell_digests_and_times_alone(store: redis.Redis) -> None:
+    digest = user_digest("00" * 16, WHO)
+    tombstone = Tombstone(forgotten_ms=5)
+    fields = {SALT.encode(): b"00" * 16, REVISION.encode(): b"3", digest.encode(): tombstone.model_dump_json().encode()}
+    tombstones = Tombstones.parse(fields)
+    assert tombstones.revision == 3
+    assert tombstones.forbids(WHO, 5)
+    assert not tombstones.forbids(WHO, 6)
+    assert not tombstones.forbids(OTHER, 5)
+    assert tombstones.among([WHO, OTHER]) == {WHO: tombstone}
+    assert user_digest("01" * 16, WHO) != digest
+    with pytest.raises(ValueError, match="not understood"):
+        Tombstones.parse({b"x": b"{}"})
+
+
+def test_a_report_that_is_too_large_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"of 1,000,000 at most"):
+        Report(name="run-1", kind=ReportKind.RUN, made_ms=1, body={"x": "y" * 1_000_000}).pack()
+
+
+def test_requests_end() -> None:
+    request = JobRequest.new(RequestKind.DRY_RUN)
+    done = request.changed(RequestState.DONE)
+    assert request.is_open
+    assert not done.is_open
+    assert done.ends_at < request.ends_at
+
+
+async def test_on_a_cluster(tmp_path: Path, keys: Keys) -> None:
+    from service.redis_cluster import open_port
+
+    with running_cluster(tmp_path) as cluster:
+        port = open_port(cluster.url, 4, "primary")
+        try:
+            erasing, now = erasure_of(port, keys), int(time.time() * 1000)
+            for user in (WHO, OTHER):
+                event = Interaction(user_id=user, item_id="a", value=3.0, time_ms=now - 5)
+                fields = [cell for pair in event.to_stream().items() for cell in pair]
+                write: list[Any] = [
+                    ("APPEND", keys.user_history(user), event.pack()), ("XADD", keys.interactions, "*", *fields),
+                    ("SET", keys.user_profile(user), packed_profile(user, {"age": 1})),
+                ]  # fmt: skip
+                await erasing.write(write, Deadline(5.0), {user})
+            receipt = await erasing.forget(WHO, "")
+            assert receipt.removed == {"history": 1, "interactions": 1, "profile": 1}
+            assert (await erasing.receipt(receipt.id))[1] == {}
+            assert len((await erasing.export(OTHER, None))["stored"]["interactions"]) == 1
+        finally:
+            await port.close()
+
+
+async def test_histories_and_streams_end(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    publisher.publish()
+    store.xadd(keys.exposures, {"v": "2"}, id="1000-0")
+    store.xadd(keys.interactions, {"v": "1"}, id="1000-0")
+    async with running(settings.model_copy(update={"history_days": 30.0, "stream_days": 30.0})) as service:
+        for item in ("a", "b"):
+            await service.http.post("/v1/feedback", json={"user_id": WHO, "item_id": item, "value": 4.0})
+        assert 29 * 86_400 < store.ttl(keys.user_history(WHO)) <= 30 * 86_400
+        await eventually(lambda: not store.xlen(keys.exposures) and store.xlen(keys.interactions) == 2)
+        store.persist(keys.user_history(WHO))
+    async with running(settings) as service:
+        await service.http.post("/v1/feedback", json={"user_id": WHO, "item_id": "c", "value": 4.0})
+        assert store.ttl(keys.user_history(WHO)) == -1

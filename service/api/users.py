@@ -33,7 +33,7 @@ class RequestReply(Struct, kw_only=True):
     """A request to the next job; for a user who is forgotten it is the receipt.
 
     removed  records that are gone, by the store they were in
-    found    records that came back since then, and were deleted now; of a receipt that is looked at
+    returned    records that came back since then, and were deleted now; of a receipt that is looked at
     """
 
     id: str
@@ -46,7 +46,7 @@ class RequestReply(Struct, kw_only=True):
     removed: dict[str, int]
     remaining: list[str]
     note: str
-    found: dict[str, int] | UnsetType = UNSET
+    returned: dict[str, int] | UnsetType = UNSET
 
 
 class RequestsReply(Struct):
@@ -137,11 +137,11 @@ async def requests(service: Service, request: Request) -> Response:
 
 async def receipt(service: Service, request: Request) -> Response:
     """A request to the jobs as it is now. That of a forgotten user is verified: what came back meanwhile is deleted
-    again, and is in `found`."""
-    asked, found = await service.erasure.receipt(request.path_params["request_id"])
+    again, and is in `returned`."""
+    asked, returned = await service.erasure.receipt(request.path_params["request_id"])
     reply = _reply(asked)
     if asked.kind is RequestKind.FORGET:
-        reply.found = found
+        reply.returned = returned
     return answers.json_response(reply)
 
 
@@ -153,7 +153,7 @@ async def reports(service: Service, request: Request) -> Response:
     return answers.json_response(ReportsReply(names))
 
 
-async def report(service: Service, request: Request) -> Response:
+async def single_report(service: Service, request: Request) -> Response:
     """One report of a job."""
     stored = await service.erasure.requests.report(request.path_params["name"])
     return answers.json_response(ReportReply(stored.name, stored.kind, stored.made_ms, dict(stored.body)))
@@ -170,7 +170,7 @@ def mount(app: FastPathApp, *, requires_keys: bool) -> None:
         ("GET", "/v1/requests", requests, Scope.ADMIN, "RequestsReply", 200),
         ("GET", "/v1/requests/{request_id}", receipt, Scope.ADMIN, "RequestReply", 200),
         ("GET", "/v1/reports", reports, Scope.ADMIN, "ReportsReply", 200),
-        ("GET", "/v1/reports/{name}", report, Scope.ADMIN, "ReportReply", 200),
+        ("GET", "/v1/reports/{name}", single_report, Scope.ADMIN, "ReportReply", 200),
     ):  # fmt: skip
         page = _documented(path, reply, status, has_body=method == "POST", requires_keys=requires_keys)
         answer = answered(path.replace(":path", ""), _with_redis(endpoint), scope)

@@ -124,12 +124,12 @@ class Erasure:
         tombstone = self.tombstones.current.of(request.user_id)
         until_ms = request.asked_ms if tombstone is None else tombstone.forgotten_ms
         # Once the jobs have removed the user, profile and knowledge are of what came later.
-        found = await self.sweep(request.user_id, until_ms, timed=request.state is RequestState.DONE)
-        return request, dict(found)
+        returned = await self.sweep(request.user_id, until_ms, timed=request.state is RequestState.DONE)
+        return request, dict(returned)
 
     async def export(self, user_id: str, table: ItemTable | None) -> dict[str, Any]:
         """All that Redis holds of a user, readable."""
         tombstone = self.tombstones.current.of(user_id)
-        stored = self.traces.told(await self.traces.find(user_id, EVERYTHING_MS), user_id, table)
+        stored = self.traces.document(await self.traces.find(user_id, EVERYTHING_MS), user_id, table)
         forgotten = None if tombstone is None else tombstone.model_dump(exclude={"v"})
         return {"user_id": user_id, "made_ms": time.time_ns() // 1_000_000, "tombstone": forgotten, "stored": stored}

@@ -13,7 +13,7 @@ from service.ranking.deadline import Deadline
 from service.redis import RedisPort, replies_to
 from service.redis_connection import Command
 
-PAUSE_SECONDS = 600.0
+TRIM_PAUSE_SECONDS = 600.0
 TRIM_SECONDS = 5.0
 """Between two looks, and the longest duration of one."""
 
@@ -32,7 +32,7 @@ class Retention:
         """Trim until cancelled. An outage of Redis ends nothing."""
         while self.days is not None:
             await self.trim(self.days)
-            await asyncio.sleep(min(PAUSE_SECONDS, self.days * 86_400 / 4))
+            await asyncio.sleep(min(TRIM_PAUSE_SECONDS, self.days * 86_400 / 4))
 
     async def trim(self, days: float) -> None:
         """Trim once. Exactly, because an entry that is over must be gone."""

@@ -66,8 +66,8 @@ class KnownTombstones:
     async def write(self, user_id: str, tombstone: Tombstone) -> None:
         """Write the tombstone of a user in place of the one there is, and know it. RedisUnavailable."""
         key = self._keys.tombstones
-        made: list[Command] = [("HSETNX", key, SALT, new_salt()), ("HGET", key, SALT)]
-        _, salt = await replies_to(self._link, made, Deadline(READ_SECONDS))
+        salted: list[Command] = [("HSETNX", key, SALT, new_salt()), ("HGET", key, SALT)]
+        _, salt = await replies_to(self._link, salted, Deadline(READ_SECONDS))
         digest = user_digest(salt.decode(), user_id)
         written: list[Command] = [
             ("HSET", key, digest, tombstone.model_dump_json()),

@@ -29,7 +29,7 @@ from service.ranking.deadline import Deadline
 from service.redis import RedisPort, replies_to
 from service.redis_connection import Command
 
-PAGE = 500
+ENTRIES_AT_ONCE = 500
 """Entries of a stream that are read at once: some 200 kB."""
 
 TRIP_SECONDS = 5.0
@@ -102,12 +102,14 @@ class UserTraces:
         for stream, entries in traces.entries.items():
             name = stream.rpartition(":")[2]
             ids = list(entries)
-            commands += [(name, ("XDEL", stream, *ids[at : at + PAGE])) for at in range(0, len(ids), PAGE)]
+            commands += [
+                (name, ("XDEL", stream, *ids[at : at + ENTRIES_AT_ONCE])) for at in range(0, len(ids), ENTRIES_AT_ONCE)
+            ]
         for (store, _), count in zip(commands, await self._ask([command for _, command in commands]), strict=True):
             removed[store] += int(count)
         return +removed
 
-    def told(self, traces: Traces, user_id: str, table: ItemTable | None) -> dict[str, Any]:
+    def document(self, traces: Traces, user_id: str, table: ItemTable | None) -> dict[str, Any]:
         """What was found, for people: items of a history by their ids, where the catalogue ``table`` knows them."""
         document: dict[str, Any] = {"history": [], "profile": None, "knowledge": {}, "arms": {}, "texts": None}
         for key, value in traces.values.items():
@@ -168,13 +170,13 @@ class UserTraces:
         self, stream: str, text: str, parse: Callable[[Mapping[bytes, bytes]], BaseModel]
     ) -> AsyncIterator[tuple[str, BaseModel]]:
         """(id, content) of the entries that have a text as a value."""
-        wanted, first = to_json(text), "-"
+        quoted, first = to_json(text), "-"
         while True:
-            (page,) = await self._ask([("XRANGE", stream, first, "+", "COUNT", PAGE)])
+            (page,) = await self._ask([("XRANGE", stream, first, "+", "COUNT", ENTRIES_AT_ONCE)])
             for number, cells in page:
-                if any(wanted in cell for cell in cells):
+                if any(quoted in cell for cell in cells):
                     yield number.decode(), _parsed(parse, dict(zip(cells[::2], cells[1::2], strict=True)))
-            if len(page) < PAGE:
+            if len(page) < ENTRIES_AT_ONCE:
                 return
             first = f"({page[-1][0].decode()}"
             await asyncio.sleep(0)

@@ -96,7 +96,7 @@ async def test_a_forgotten_user_is_nowhere_and_others_lose_nothing(
     assert len(texts_in(store, keys.interactions)) == 2
 
     looked_at = (await service.http.get(f"/v1/requests/{receipt['id']}")).json()
-    assert looked_at["found"] == {}
+    assert looked_at["returned"] == {}
     assert (await service.http.get("/v1/requests")).json()["requests"][0]["id"] == receipt["id"]
 
 
@@ -110,7 +110,7 @@ async def test_what_comes_back_is_deleted_when_the_receipt_is_looked_at(
     store.xadd(keys.interactions, old.to_stream())  # type: ignore[arg-type]
     store.xadd(keys.exposures, {"v": "9", "exposure": json.dumps({"user_id": WHO})})  # which nobody understands
     looked_at = (await service.http.get(f"/v1/requests/{receipt['id']}")).json()
-    assert looked_at["found"] == {"knowledge": 1, "history": 1, "interactions": 1, "exposures": 1}
+    assert looked_at["returned"] == {"knowledge": 1, "history": 1, "interactions": 1, "exposures": 1}
     assert places_of(store, keys, WHO) == {f"request:{receipt['id']}"}
 
 
@@ -126,7 +126,7 @@ async def test_once_the_jobs_are_done_what_is_newer_stays(
     event = {"user_id": WHO, "item_id": "c", "value": 4.0}
     assert (await service.http.post("/v1/feedback", json=event)).json()["accepted"] == 1
     looked_at = (await service.http.get(f"/v1/requests/{receipt['id']}")).json()
-    assert (looked_at["state"], looked_at["found"]) == ("done", {})
+    assert (looked_at["state"], looked_at["returned"]) == ("done", {})
     assert len(store.get(keys.user_history(WHO))) == EVENT_BYTES  # type: ignore[arg-type]
     assert store.exists(keys.user_knowledge(WHO, USER_SPACE.fingerprint), keys.user_profile(WHO)) == 2
 
@@ -244,7 +244,7 @@ async def test_a_shared_unit_keeps_its_arms(service: Running, store: redis.Redis
 async def test_long_streams_are_read_in_pages(
     link: RedisLink, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.forgetting.traces.PAGE", 7)
+    monkeypatch.setattr("service.forgetting.traces.ENTRIES_AT_ONCE", 7)
     erasing, now = erasure_of(link, keys), int(time.time() * 1000)
     for number in range(50):
         user = WHO if number % 3 else OTHER

@@ -51,10 +51,9 @@ class Erasure:
         """Delete all that is older than now, and with ``opt_out`` store nothing of the user from now on. The receipt,
         once Redis and all workers are clean. Unavailable if they are not; asking again goes on."""
         former = self.tombstones.current.of(user_id)
-        tombstone = Tombstone(
-            forgotten_ms=time.time_ns() // 1_000_000, opted_out=opt_out or (former is not None and former.opted_out)
-        )
         receipt = JobRequest.new(RequestKind.FORGET, user_id, asked_by)
+        opted_out = opt_out or (former is not None and former.opted_out)
+        tombstone = Tombstone(forgotten_ms=receipt.asked_ms, opted_out=opted_out)
         try:
             await self.tombstones.write(user_id, tombstone)
             await self.requests.ask(receipt)

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
+import httpx2
 import pytest
 import redis
 
 from models.contract.events import EVENT_BYTES, Interaction
+from models.contract.exposures import Exposure
 from models.contract.forgetting import REVISION, SALT, Tombstone, Tombstones, user_digest
 from models.contract.keys import Keys
 from models.contract.profile import packed_profile
 from models.contract.requests import JobRequest, Report, ReportKind, RequestKind, RequestState
+from offline.child import child_python
 from service.errors import Unavailable
 from service.forgetting import erasure
 from service.ranking.deadline import Deadline
 from service.redis import RedisLink
 from service.settings import Settings
+from tests.conftest import ROOT
 from tests.servers import running_cluster
 from tests.service.conftest import Running, erasure_of, eventually, running
 from tests.service.tiny import Publisher
 from tests.service.tiny_model import USER_SPACE
 
+BODY = {"user_id": "frida-kahlo", "candidates": [{"id": "a"}, {"id": "e"}]}
 WHO, OTHER = "frida-kahlo", "frida-kahlo-2"
 
 
@@ -372,3 +378,48 @@ async def test_histories_and_streams_end(
     async with running(settings) as service:
         await service.http.post("/v1/feedback", json={"user_id": WHO, "item_id": "c", "value": 4.0})
         assert store.ttl(keys.user_history(WHO)) == -1
+
+
+async def test_no_worker_writes_an_old_record_back(
+    environment: dict[str, str], valkey: str, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    """Two workers whose queues are full of the user, and who go on being asked about the user meanwhile."""
+    publisher.publish()
+    given = environment | {"LORANK_WORKERS": "2", "LORANK_REDIS_URL": valkey, "LORANK_KEY_PREFIX": keys.prefix}
+    url, answers, stop = f"http://127.0.0.1:{environment['LORANK_PORT']}", Counter[str](), asyncio.Event()
+
+    async def ask() -> None:
+        """New connections, so that both workers are asked."""
+        while not stop.is_set():
+            async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
+                old = {"user_id": WHO, "item_id": "a", "value": 4.0, "timestamp_ms": int(time.time() * 1000) - 2000}
+                for path, body in (("/v1/rank", BODY), ("/v1/feedback", old)):
+                    answers[f"{path} {(await http.post(path, json=body)).status_code}"] += 1
+
+    async def ready() -> bool:
+        try:
+            async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
+                return (await http.get("/readyz")).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    with subprocess.Popen(child_python("-m", "service"), cwd=ROOT, env=given) as process:  # noqa: ASYNC220
+        try:
+            await eventually(ready, seconds=60)
+            tasks = [asyncio.create_task(ask()) for _ in range(4)]
+            await asyncio.sleep(1.0)
+            async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
+                receipt = (await http.delete(f"/v1/users/{WHO}")).json()
+                await asyncio.sleep(0.5)
+                stop.set()
+                await asyncio.gather(*tasks)
+                looked_at = (await http.get(f"/v1/requests/{receipt['id']}")).json()
+        finally:
+            process.terminate()
+            process.wait(60)
+    assert set(answers) == {"/v1/rank 200", "/v1/feedback 200"}
+    assert receipt["removed"]["history"] > 0
+    assert receipt["removed"]["exposures"] > 0
+    assert looked_at["returned"] == {}
+    left = [Exposure.from_stream(fields) for _, fields in cast("Any", store.xrange(keys.exposures))]
+    assert all(exposure.time_ms > receipt["asked_ms"] for exposure in left)

@@ -138,7 +138,7 @@ async def _assemble(
     loader = Loader.of(settings, redis, keys, telemetry)
     releases = Releases(loader, settings.release_poll_seconds, pins=lambda: experiments.current.releases)
     tombstones = KnownTombstones(redis, keys, settings.release_poll_seconds)
-    erasure = Erasure(UserTraces(redis, keys), tombstones, Requests(redis, keys))
+    erasure = Erasure(UserTraces(redis, keys), tombstones, Requests(redis, keys), settings.feedback_fsyncs)
     exposures = await stack.enter_async_context(
         ExposureLog(erasure, telemetry, capacity=settings.exposure_queue, stream_max=settings.exposure_stream_max)
     )
@@ -182,6 +182,7 @@ async def _assemble(
         status=lambda: {
             **status_document(settings, releases, experiments, exposures, reranker, telemetry.last_minute),
             "access": access.status(),
+            "forgetting": erasure.status(),
         },
     )
 

@@ -20,8 +20,8 @@ from models.contract.schema import FrozenConfig
 OPEN_SECONDS, DONE_SECONDS = 400 * 86_400, 90 * 86_400
 """Lives of a request: since it was asked for while it is open, and since it was done or failed."""
 
-MOST_OPEN = 10_000
-"""Requests that wait at most; further ones are refused."""
+MOST_REQUESTS = 100_000
+"""Requests that are listed at most. While so many are, none but those to forget a user are taken."""
 
 REPORT_SECONDS, REPORT_BYTES, MOST_REPORTS = 90 * 86_400, 1_000_000, 1_000
 """Life and size of a report, and how many there are at most: the oldest go first."""

@@ -18,10 +18,14 @@ from service.forgetting.requests import Requests
 from service.forgetting.tombstones import KnownTombstones
 from service.forgetting.traces import UserTraces
 from service.ranking.deadline import Deadline
+from service.redis import replies_to
 from service.redis_connection import Command
 
 SWEEPS = 5
 """How often at most what is stored of a user is looked for again, while writers that do not know yet write more."""
+
+DISK_MS = 2000
+"""Longest time that Redis may wait for disks."""
 
 EVERYTHING_MS = 2**53 - 1
 """A time that no record is later than."""
@@ -41,11 +45,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """Forgets users."""
+    """Forgets users. It is told when ``fsyncs`` servers have the deletion on their disks, as of feedback; 0: none."""
 
     traces: UserTraces
     tombstones: KnownTombstones
     requests: Requests
+    fsyncs: int = 0
 
     async def forget(self, user_id: str, asked_by: str, *, opt_out: bool = False) -> JobRequest:
         """Delete all that is older than now, and with ``opt_out`` store nothing of the user from now on. The receipt,
@@ -56,7 +61,7 @@ class Erasure:
         tombstone = Tombstone(forgotten_ms=receipt.asked_ms, opted_out=opted_out)
         try:
             await self.tombstones.write(user_id, tombstone)
-            await self.requests.ask(receipt)
+            await self.requests.write(receipt)
             removed = await self.sweep(user_id, tombstone.forgotten_ms)
             # By then the other workers have read the tombstone, and what they wrote before is in Redis.
             await asyncio.sleep(1.5 * self.tombstones.poll_seconds)
@@ -69,6 +74,7 @@ class Erasure:
                 raise Unavailable("records of the user are written again and again: ask again", retry_after_ms=1000)
             receipt = receipt.changed(RequestState.WAITING, removed=dict(removed), remaining=REMAINING)
             await self.requests.write(receipt)
+            await self._on_disks(receipt)
         except RedisUnavailable as error:
             raise Unavailable(
                 f"Redis did not answer, so that not all of the user may be deleted: ask again ({error})",
@@ -76,6 +82,17 @@ class Erasure:
             ) from error
         log.info("a user was forgotten: receipt %s", receipt.id)
         return receipt
+
+    async def _on_disks(self, receipt: JobRequest) -> None:
+        """Wait until the deletion is on as many disks as accepted feedback is. Unavailable if it is not."""
+        if not self.fsyncs or not self.traces.link.in_order:
+            return
+        listed = ("ZADD", self.traces.keys.requests, receipt.asked_ms, receipt.id)
+        # What came before on any connection is before it in the append-only file.
+        wait = ("WAITAOF", 1, self.fsyncs - 1, DISK_MS)
+        _, disks = await replies_to(self.traces.link, [listed, wait], Deadline(2 * DISK_MS / 1000))
+        if disks[0] < 1 or disks[1] < self.fsyncs - 1:
+            raise Unavailable("the user is deleted, but not on as many disks as must be: ask again")
 
     async def opt_in(self, user_id: str) -> None:
         """Let a user who opted out be remembered again, from now on."""
@@ -125,6 +142,12 @@ class Erasure:
         # Once the jobs have removed the user, profile and knowledge are of what came later.
         returned = await self.sweep(request.user_id, until_ms, timed=request.state is RequestState.DONE)
         return request, dict(returned)
+
+    def status(self) -> dict[str, Any]:
+        """For ``/v1/status``."""
+        tombstones = self.tombstones.current.of_digests.values()
+        opted_out = sum(tombstone.opted_out for tombstone in tombstones)
+        return {"tombstones": len(tombstones), "opted_out": opted_out, "error": self.tombstones.error or None}
 
     async def export(self, user_id: str, table: ItemTable | None) -> dict[str, Any]:
         """All that Redis holds of a user, readable."""

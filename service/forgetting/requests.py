@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.contract.keys import Keys
-from models.contract.requests import MOST_OPEN, JobRequest, Report
+from models.contract.requests import MOST_REQUESTS, JobRequest, Report
 from service.errors import NotFound, Unavailable
 from service.ranking.deadline import Deadline
 from service.redis import RedisPort, replies_to
@@ -26,17 +26,21 @@ class Requests:
     keys: Keys
 
     async def ask(self, request: JobRequest) -> None:
-        """Leave a request for the next job. Unavailable if too many wait."""
+        """Leave a request for the next job. Unavailable if too many are listed."""
         (count,) = await self._replies([("ZCARD", self.keys.requests)])
-        if count >= MOST_OPEN:
-            raise Unavailable(f"{count:,} requests wait for a job: run one", retry_after_ms=60_000)
+        if count >= MOST_REQUESTS:
+            raise Unavailable(f"there are {count:,} requests: run a job", retry_after_ms=60_000)
         await self.write(request)
 
     async def write(self, request: JobRequest) -> None:
-        """Store a request as it is now. Ids of those that have ended leave the list."""
+        """Store a request as it is now; beyond the most that are listed the oldest leave the list."""
         document, key = request.model_dump_json(), self.keys.request(request.id)
         await self._replies([("SET", key, document, "EXAT", request.ends_at)])
-        await self._replies([("ZADD", self.keys.requests, request.asked_ms, request.id)])
+        listed: list[Command] = [
+            ("ZADD", self.keys.requests, request.asked_ms, request.id),
+            ("ZREMRANGEBYRANK", self.keys.requests, 0, -MOST_REQUESTS - 1),
+        ]
+        await self._replies(listed)
 
     async def read(self, request_id: str) -> JobRequest:
         """NotFound for a request that never was, or has ended."""

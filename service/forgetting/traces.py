@@ -127,8 +127,12 @@ class UserTraces:
                 texts = [cell.decode(errors="replace") for cell in value]
                 document["arms"][key] = dict(zip(texts[::2], texts[1::2], strict=True))
         for stream, entries in traces.entries.items():
-            name = stream.rpartition(":")[2]
-            document[name] = [entry.model_dump(mode="json", exclude_none=True) for entry in entries.values()]
+            document[stream.rpartition(":")[2]] = [
+                entry.model_dump(mode="json", exclude_none=True)
+                for entry in entries.values()
+                # Where somebody else came with the user as unit, it is the other one's data.
+                if getattr(entry, "user_id", user_id) in (user_id, "")
+            ]
         return document
 
     def _store_of(self, key: str) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -29,7 +30,7 @@ from service.ranking.deadline import Deadline
 from service.redis import RedisLink
 from service.settings import Settings
 from tests.conftest import ROOT
-from tests.servers import running_cluster
+from tests.servers import Server, free_ports, running_cluster
 from tests.service.conftest import Running, erasure_of, eventually, running
 from tests.service.tiny import Publisher
 from tests.service.tiny_model import USER_SPACE
@@ -307,9 +308,10 @@ async def test_requests_and_reports(service: Running, store: redis.Redis, keys: 
 
 
 async def test_too_many_open_requests_are_refused(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.forgetting.requests.MOST_OPEN", 1)
+    monkeypatch.setattr("service.forgetting.requests.MOST_REQUESTS", 1)
     statuses = [(await service.http.post("/v1/requests", json={"kind": "dry_run"})).status_code for _ in range(2)]
     assert statuses == [202, 503]
+    assert (await service.http.delete(f"/v1/users/{WHO}")).status_code == 202  # never refused for that
 
 
 def test_tombstones_tell_digests_and_times_alone(store: redis.Redis) -> None:
@@ -423,3 +425,32 @@ async def test_no_worker_writes_an_old_record_back(
     assert looked_at["returned"] == {}
     left = [Exposure.from_stream(fields) for _, fields in cast("Any", store.xrange(keys.exposures))]
     assert all(exposure.time_ms > receipt["asked_ms"] for exposure in left)
+
+
+async def test_the_export_has_nothing_of_others(service: Running, store: redis.Redis, keys: Keys) -> None:
+    await service.rank(OTHER, unit=WHO)
+    await eventually(lambda: texts_in(store, keys.exposures))
+    assert (await service.http.get(f"/v1/users/{WHO}/export")).json()["stored"]["exposures"] == []
+    assert (await service.http.delete(f"/v1/users/{WHO}")).json()["removed"] == {"exposures": 1}
+
+
+async def test_the_status_counts_tombstones(service: Running, store: redis.Redis, keys: Keys) -> None:
+    await service.http.delete(f"/v1/users/{WHO}")
+    await service.http.put(f"/v1/users/{OTHER}/opt-out")
+    assert (await service.status())["forgetting"] == {"tombstones": 2, "opted_out": 1, "error": None}
+    store.hset(keys.tombstones, "f" * 32, "{}")
+    store.hincrby(keys.tombstones, REVISION, 1)
+    await eventually(lambda: service.app.state.service.status()["forgetting"]["error"])
+
+
+async def test_a_deletion_is_on_the_disk_when_it_is_answered(keys: Keys, tmp_path: Path) -> None:
+    server = Server(tmp_path / "server", free_ports(1)[0], ["--appendonly", "yes"])
+    link = RedisLink(f"redis://127.0.0.1:{server.port}", 4)
+    durable = replace(erasure_of(link, keys), fsyncs=1)
+    try:
+        assert (await durable.forget(WHO, "")).state is RequestState.WAITING
+        with pytest.raises(Unavailable, match="not on as many disks"):
+            await replace(durable, fsyncs=2).forget(WHO, "")
+    finally:
+        await link.close()
+        server.close()

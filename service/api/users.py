@@ -111,7 +111,8 @@ async def opt_in(service: Service, request: Request) -> Response:
 
 
 async def export(service: Service, request: Request) -> Response:
-    """Everything that Redis holds of a user, readable. What the jobs hold beside it, `offline export` tells."""
+    """Everything that Redis holds of a user, readable. What lies in the work folder of the jobs
+    is not in it."""
     release = service.live.current()
     document = await service.erasure.export(_user_in(request), None if release is None else release.table)
     return answers.json_response(document)

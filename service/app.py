@@ -22,6 +22,7 @@ from service.api.schemas import Limits
 from service.configuration import check_redis_url, with_prefix
 from service.exposures import ExposureLog
 from service.features.feedback import RedisFeedback
+from service.features.rules import FeedbackRules
 from service.features.users import RedisUserFeatures
 from service.ranking.ranker import Ranker
 from service.redis_cluster import open_port
@@ -131,7 +132,14 @@ async def _assemble(
     loader = Loader.of(settings, redis, keys, telemetry)
     releases = Releases(loader, settings.release_poll_seconds, pins=lambda: experiments.current.releases)
     exposures = await stack.enter_async_context(
-        ExposureLog(redis, keys, telemetry, capacity=settings.exposure_queue, stream_max=settings.exposure_stream_max)
+        ExposureLog(
+            redis,
+            keys,
+            telemetry,
+            capacity=settings.exposure_queue,
+            stream_max=settings.exposure_stream_max,
+            served_seconds=settings.served_seconds,
+        )
     )
     reranker = None if tuned is None else _reranker(settings, tuned, telemetry, stack)
     users = RedisUserFeatures(redis, keys, telemetry)
@@ -151,6 +159,7 @@ async def _assemble(
     return routes.Service(
         ranker=ranker,
         feedback=feedback,
+        rules=FeedbackRules(redis, keys, access, settings.served_seconds),
         live=releases,
         telemetry=telemetry,
         limits=limits,

@@ -238,11 +238,11 @@ class Access(ReloadingFile[Mapping[str, ApiKey]]):
         words = f"bring {key.new_users} new users a minute (`keys add --new-users-per-minute`)"
         self._take(key, "new users", _Quota.per_minute(key.new_users), count, words)
 
-    def shared_with(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    def shared_with(self, headers: Iterable[tuple[bytes, bytes]], *, beforehand: bool) -> str | None:
         """The origin of a request whose page may read the answer: one of those of the public key that came with it, or
-        of any where none came, as browsers ask beforehand. None for all others."""
+        of any public key when a browser asks ``beforehand``, which it does without. None for all others."""
         origin, given = _text(header_of(headers, b"origin")), header_of(headers, b"authorization")
-        keys = self.current.values() if given is None else filter(None, [self._key(given)])
+        keys = self.current.values() if beforehand else filter(None, [self._key(given or b"")])
         return origin if any(origin in key.origins and key.is_in_force for key in keys) else None
 
     def _take(self, key: ApiKey, kind: str, quota: _Quota, cost: int, words: str) -> None:

@@ -56,19 +56,22 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--origin", action="append", default=[], dest="origins", help="of pages, https://shop.example")
     add.add_argument("--days", type=float, help="until it expires; unless given, never")
     add.add_argument(
-        "--per-second", type=float,
+        "--per-second",
+        type=float,
         help=f"requests on average, of all workers together; unless given, any, of a public key {PUBLIC_PER_SECOND:g}",
-    )  # fmt: skip
+    )
     add.add_argument("--burst", type=int, help="requests at once; unless given, those of a second")
     add.add_argument("--bytes-per-minute", type=int, help="of bodies; unless given, any")
     add.add_argument(
-        "--new-users-per-minute", type=int,
+        "--new-users-per-minute",
+        type=int,
         help=f"who give feedback and of whom nothing is stored; unless given, {NEW_USERS_PER_MINUTE}",
-    )  # fmt: skip
+    )
     add.add_argument(
-        "--user-events-per-minute", type=int,
+        "--user-events-per-minute",
+        type=int,
         help=f"of one user, that enter the history; unless given, {USER_EVENTS_PER_MINUTE}",
-    )  # fmt: skip
+    )
     add.add_argument("--once", action="store_true", help="make none if somebody of this name has one")
     commands.add_parser("list", help="the keys, without their secrets")
     revoke = commands.add_parser("revoke", help="take keys out of force")
@@ -82,17 +85,12 @@ def _add(path: Path, given: argparse.Namespace) -> int:
         known = _read(path)
         if given.once and any(key.name == given.name for key in known.keys):
             return 0
-        rate = PUBLIC_PER_SECOND if given.public and given.per_second is None else given.per_second
-        limits = {name: getattr(given, name) for name in ("burst", *_PER_MINUTE)}
+        limits = {name: getattr(given, name) for name in ("per_second", "burst", "origins", *_PER_MINUTE)}
+        if given.public:
+            given.scopes.append(Scope.ARMS)
+            limits["per_second"] = given.per_second or PUBLIC_PER_SECOND
         try:
-            key, text = ApiKey.new(
-                given.name,
-                dict.fromkeys([*given.scopes, Scope.ARMS] if given.public else given.scopes),
-                expires=expires,
-                per_second=rate,
-                origins=tuple(given.origins),
-                **limits,
-            )
+            key, text = ApiKey.new(given.name, dict.fromkeys(given.scopes), expires=expires, **limits)
         except ValidationError as error:
             raise SettingsError("; ".join(problem_lines(ApiKey, error))) from error
         _write(path, KeysFile(keys=(*known.keys, key)))

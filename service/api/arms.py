@@ -39,7 +39,7 @@ async def arms_of(service: Service, request: Request, raw: bytes) -> Response:
 
 async def preflight(service: Service, request: Request) -> Response:
     """What a browser asks before it calls: whether pages of an origin may. It sends no API key with it."""
-    if service.access.shared_with(request.scope["headers"]) is None:
+    if service.access.shared_with(request.scope["headers"], beforehand=True) is None:
         raise Forbidden("no public API key is for pages of this origin", field="Origin")
     response = Response(status_code=204)
     response.headers["Access-Control-Allow-Methods"] = "POST"
@@ -55,7 +55,7 @@ def shared(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Reques
         response = await answer(request)
         service: Service = request.app.state.service
         response.headers["Vary"] = "Origin"
-        origin = service.access.shared_with(request.scope["headers"])
+        origin = service.access.shared_with(request.scope["headers"], beforehand=request.method == "OPTIONS")
         if origin is not None:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Expose-Headers"] = _READABLE

@@ -25,11 +25,11 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
             except OSError as error:
                 raise SettingsError(f"{PREFIX}{name}: {path} cannot be read ({error.strerror})") from error
     try:
-        context.load_cert_chain(certificate, key, password="")  # noqa: S106 - OpenSSL would ask the terminal for one
+        context.load_cert_chain(certificate, key, password="")  # OpenSSL would ask the terminal for one
     except ssl.SSLError as error:
         raise SettingsError(
-            f"{PREFIX}TLS_CERTIFICATE and {PREFIX}TLS_KEY: {certificate} and {key} are not PEM files of a certificate with "
-            f"its chain and of its key, without a passphrase ({error.reason or error})"
+            f"{PREFIX}TLS_CERTIFICATE and {PREFIX}TLS_KEY: {certificate} and {key} are not PEM files of a certificate "
+            f"with its chain and of its key, without a passphrase ({error.reason or error})"
         ) from error
     if client_ca is not None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import ssl
+import sys
 
 ANSWER_SECONDS = 1.0
 """How long the service may take."""
@@ -13,26 +14,22 @@ ANSWER_SECONDS = 1.0
 def main() -> int:
     """The exit status: 0 it answers, 1 it does not.
 
-    Where callers need a certificate, which a probe has not, being asked for one is an answer.
+    Where callers need a certificate, which a probe has not, the service's part of the handshake is its answer.
     """
     port = int(os.environ.get("LORANK_PORT") or 8000)
-    has_tls, asks_for_certificates = (
-        bool(os.environ.get(f"LORANK_TLS_{name}")) for name in ("CERTIFICATE", "CLIENT_CA")
-    )
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
-    if has_tls:
+    if os.environ.get("LORANK_TLS_CERTIFICATE"):
         context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = (
-            False,
-            ssl.CERT_NONE,
-        )  # the name is another's, and it is this machine
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is this machine, whatever its name
         connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=ANSWER_SECONDS, context=context)
     try:
+        connection.connect()
+        if os.environ.get("LORANK_TLS_CLIENT_CA"):
+            return 0
         connection.request("GET", "/healthz")
         return 0 if connection.getresponse().status == http.client.OK else 1
-    except ssl.SSLError as error:
-        return 0 if asks_for_certificates and "CERTIFICATE_REQUIRED" in str(error) else 1
-    except (OSError, http.client.HTTPException):
+    except (OSError, http.client.HTTPException) as error:
+        print(f"lorank: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201 - a command's answer
         return 1
     finally:
         connection.close()

@@ -127,8 +127,8 @@ class ExposureLog:
                 reasons.append(str(added))
             elif problems := [reply for reply in others if isinstance(reply, Exception)]:
                 # The exposure is there: it must not be written again because what goes with it was refused.
-                self._telemetry.arms_not_kept.inc()
-                reasons.append(f"arms, or what was shown, are not kept: {problems[0]}")
+                self._telemetry.arms_not_kept.inc(1 if entry[1] else 0)
+                reasons.append(f"{'arms are' if entry[1] else 'what was shown is'} not kept: {problems[0]}")
         self._queue.extendleft(reversed(refused))
         self._telemetry.exposures_written.inc(len(batch) - len(refused))
         if reasons:

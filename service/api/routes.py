@@ -20,11 +20,11 @@ from starlette.routing import Match, Route
 
 from service.access import Access, Scope, header_of
 from service.api import answers, parsing
-from service.api.arms import arms_of, preflight, shared
+from service.api.cross_origin import preflight_response, shared
 from service.api.docs import mount_docs
 from service.api.fast_path import KEY_SCHEME, FastPathApp
 from service.api.feedback import parse_feedback
-from service.api.schemas import REFERENCE, FeedbackReply, Limits, openapi_schemas
+from service.api.schemas import REFERENCE, ArmsReply, ExperimentReply, FeedbackReply, Limits, openapi_schemas
 from service.errors import ErrorCode, MalformedRequest, ServiceError, TooLarge, Unavailable, Unsupported, no_release
 from service.features.feedback import RedisFeedback
 from service.features.rules import FeedbackRules
@@ -133,7 +133,17 @@ async def arms(service: Service, request: Request) -> Response:
     """
     raw = await read_body(request, service.max_body_bytes)
     service.access.take_bytes(request.state.key, len(raw))
-    return await arms_of(service, request, raw)
+    arms_request = parsing.parse_arms(raw, service.limits_now)
+    note_request(arms_request.request_id)
+    deadline = Deadline(service.limits.default_deadline_ms / 1000.0, start=request.state.arrived)
+    taken = await service.ranker.arms(arms_request.unit, deadline)
+    replies = [ExperimentReply(arm.layer, arm.experiment, arm.arm) for arm in taken]
+    return answers.json_response(ArmsReply(arms_request.request_id, replies), arms_request.request_id)
+
+
+async def preflight(service: Service, request: Request) -> Response:
+    """What browsers ask before they call for a page."""
+    return preflight_response(service.access, request)
 
 
 async def healthz(service: Service, request: Request) -> Response:

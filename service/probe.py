@@ -7,7 +7,7 @@ import os
 import ssl
 import sys
 
-ANSWER_SECONDS = 1.0
+PROBE_SECONDS = 1.0
 """How long the service may take."""
 
 
@@ -17,11 +17,11 @@ def main() -> int:
     Where callers need a certificate, which a probe has not, the service's part of the handshake is its answer.
     """
     port = int(os.environ.get("LORANK_PORT") or 8000)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_SECONDS)
     if os.environ.get("LORANK_TLS_CERTIFICATE"):
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is this machine, whatever its name
-        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=ANSWER_SECONDS, context=context)
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=PROBE_SECONDS, context=context)
     try:
         connection.connect()
         if os.environ.get("LORANK_TLS_CLIENT_CA"):

@@ -13,7 +13,7 @@ from models.contract.keys import Keys
 from service.redis_connection import Command
 
 LISTS_AT_MOST = 64
-"""Lists that are remembered of a user: 184 bytes each with twenty items."""
+"""Lists that are remembered of a user: 176 bytes each with twenty items."""
 
 _TIME = struct.Struct("<Q")
 _DIGEST_BYTES = 8

@@ -34,11 +34,12 @@ class Authority:
         secret.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         return certificate, secret
 
-    def client(self, *identity: Path) -> ssl.SSLContext:
+    def client(self, identity: tuple[Path, Path] | None = None) -> ssl.SSLContext:
         """The context of a caller who trusts this authority alone, with a certificate and its key if they are given."""
         context = ssl.create_default_context(cafile=self.path)
-        if identity:
-            context.load_cert_chain(*identity)
+        if identity is not None:
+            certificate, key = identity
+            context.load_cert_chain(certificate, key)
         return context
 
     def server(self, name: str) -> ssl.SSLContext:

@@ -325,12 +325,12 @@ async def test_the_arms_are_those_that_a_ranking_names_and_nothing_is_written(
             return answer.json()["experiments"]
 
         units: list[dict[str, Any]] = [{"user_id": f"u{at}"} for at in range(20)]
-        units += [{"user_id": "u0", "unit": "session"}, {"unit": "session"}, {"unit": 7}, {"user_id": "null"}, {}]
+        units += [{"user_id": "u0", "unit": "session"}, {"user_id": "", "unit": "session"}, {"user_id": "", "unit": 7}]
+        units += [{"user_id": "null"}, {"user_id": ""}]
         asked = [await arms(unit) for unit in units]
         assert not store.keys(f"{keys.prefix}:*:arms")
         assert not store.exists(keys.exposures)
-        ranked = [await service.rank(unit.get("user_id"), **({"unit": unit["unit"]} if "unit" in unit else {}))
-                  for unit in units]  # fmt: skip
+        ranked = [await service.rank(unit["user_id"], unit=unit.get("unit")) for unit in units]
         assert asked == [answer["experiments"] for answer in ranked]
         assert {arm["arm"] for arms in asked for arm in arms} == {"red", "blue"}
         store.hset(keys.unit_arms("u0"), mapping={"colours__0": "red"})

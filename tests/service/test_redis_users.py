@@ -125,7 +125,8 @@ async def test_the_service_does_all_it_does(guarded: Guarded, tmp_path: Path) ->
         for user in ("u1", "u2", "u3", "u4"):
             await service.rank(user, request_id="r")
             assert (await service.http.post("/v1/arms", json={"user_id": user})).status_code == 200
-            await eventually(lambda user=user: admin.exists(KEYS.user_served(user), KEYS.unit_arms(user)) == 2)
+            written = (KEYS.user_served(user), KEYS.unit_arms(user))
+            await eventually(lambda written=written: admin.exists(*written) == 2)  # type: ignore[misc]
         admin.append(KEYS.user_history("u1"), "torn")
         for number in range(8):
             event = {"user_id": "u1", "item_id": "abcde"[number % 5], "value": 1 + number % 5, "request_id": "r"}

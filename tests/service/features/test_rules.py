@@ -23,7 +23,7 @@ from service.redis import replies_to
 from service.redis_cluster import ClusterLink
 from service.served import LISTS_AT_MOST, ServedLists, packed
 from service.settings import Settings
-from tests.conftest import Cluster
+from tests.servers import Cluster
 from tests.service.conftest import Running, eventually, running
 from tests.service.tiny import Publisher
 

@@ -69,7 +69,7 @@ def test_callers_are_let_in_refused_and_not_lost(
     port = int(environment["LORANK_PORT"])
     asks = workers > 1
     stranger = Authority(tmp_path, "stranger")
-    own = authority.client(*authority.issue("shop")) if asks else authority.client()
+    own = authority.client(authority.issue("shop")) if asks else authority.client()
     until = time.monotonic() + 120.0
     while ready(port, own) != 200:
         assert time.monotonic() < until
@@ -87,7 +87,7 @@ def test_callers_are_let_in_refused_and_not_lost(
     assert connection.getresponse().status == 413
     connection.close()
 
-    old = authority.client(*(authority.issue("shop") if asks else ()))
+    old = authority.client(authority.issue("shop") if asks else None)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     connection = connection_to(port, old)
     connection.request("GET", "/healthz")
@@ -101,7 +101,7 @@ def test_callers_are_let_in_refused_and_not_lost(
     # What has a certificate of nobody's: the caller of another authority, or of none, and plain HTTP.
     refusing = [None, stranger.client()]
     if asks:
-        foreign = authority.client(*stranger.issue("shop"))
+        foreign = authority.client(stranger.issue("shop"))
         refusing += [authority.client(), foreign]
     for context in refusing:
         connection = connection_to(port, context)

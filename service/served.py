@@ -40,24 +40,28 @@ class ServedLists:
     """The lists of a user that are stored, without those from before ``since_ms``."""
 
     def __init__(self, entries: Iterable[bytes], since_ms: int) -> None:
-        self._items: dict[bytes, set[bytes]] = {}
+        self._digests: dict[bytes, bytes] = {}  # of items, one behind the other, by that of the request
         for entry in entries:
             if len(entry) % _DIGEST_BYTES or len(entry) < _TIME.size + _DIGEST_BYTES:
                 continue  # another's; it proves nothing
             (time_ms,) = _TIME.unpack_from(entry)
             if time_ms < since_ms:
                 continue
-            starts = range(_TIME.size, len(entry), _DIGEST_BYTES)
-            request, *items = (entry[start : start + _DIGEST_BYTES] for start in starts)
-            self._items.setdefault(request, set()).update(items)
+            items = _TIME.size + _DIGEST_BYTES
+            request = entry[_TIME.size : items]
+            self._digests[request] = self._digests.get(request, b"") + entry[items:]
 
     def has(self, request_id: str) -> bool:
         """Whether the request was answered with one of the lists."""
-        return _digest(request_id) in self._items
+        return _digest(request_id) in self._digests
 
     def showed(self, request_id: str, item_id: str) -> bool:
         """Whether the item was in the list of the request."""
-        return _digest(item_id) in self._items.get(_digest(request_id), ())
+        digests, item = self._digests.get(_digest(request_id), b""), _digest(item_id)
+        at = digests.find(item)
+        while at % _DIGEST_BYTES and at >= 0:
+            at = digests.find(item, at + 1)
+        return at >= 0
 
 
 def _digest(text: str) -> bytes:

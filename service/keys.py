@@ -88,7 +88,7 @@ def _add(path: Path, given: argparse.Namespace) -> int:
         limits = {name: getattr(given, name) for name in ("per_second", "burst", "origins", *_PER_MINUTE)}
         if given.public:
             given.scopes.append(Scope.ARMS)
-            limits["per_second"] = given.per_second or PUBLIC_PER_SECOND
+            limits["per_second"] = PUBLIC_PER_SECOND if given.per_second is None else given.per_second
         try:
             key, text = ApiKey.new(given.name, dict.fromkeys(given.scopes), expires=expires, **limits)
         except ValidationError as error:

@@ -150,12 +150,12 @@ FORBIDDEN = (
 """What neither may do."""
 
 NOT_THE_SERVICES = (
-    ("SET", KEYS.live, "r9"), ("DEL", KEYS.live), ("SET", KEYS.user_profile("u"), "{}"), ("SCAN", "0"),
-    ("SET", KEYS.user_knowledge("u", "00"), "x"), ("SET", KEYS.release_manifest("r1"), "{}"),
-    ("XTRIM", KEYS.exposures, "MAXLEN", "0"),
-    ("EVAL", "return 1", "0"), ("XADD", KEYS.changes, "*", "a", "b"), ("SET", KEYS.item_features("a", "r1"), "x"),
-    ("RENAME", KEYS.live, KEYS.interactions), ("DEL", KEYS.interactions), ("RANDOMKEY",), ("DBSIZE",),
+    ("SET", KEYS.live, "r9"), ("DEL", KEYS.live), ("SET", KEYS.release_manifest("r1"), "{}"), ("DEL", KEYS.releases),
+    ("XADD", KEYS.changes, "*", "a", "b"), ("SET", KEYS.item_features("a", "r1"), "x"), ("SCAN", "0"), ("RANDOMKEY",),
+    ("SET", KEYS.item_knowledge("a", "00"), "x"), ("RENAME", KEYS.live, KEYS.interactions), ("DBSIZE",),
+    ("EVAL", "return redis.call('SET', KEYS[1], 'r9')", "1", KEYS.live), ("SADD", PREFIXES, "lorank:evil"),
 )  # fmt: skip
+"""What the jobs alone may do."""
 
 
 @pytest.mark.parametrize("user", ["service", "jobs"])

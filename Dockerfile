@@ -23,7 +23,7 @@ ARG CONFIGURATION=ml-100k
 ENV LORANK_HOST=0.0.0.0 LORANK_DRAIN_SECONDS=5 LORANK_KEY_PREFIX=lorank:${CONFIGURATION}
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=2s \
-    CMD ["python", "-c", "import urllib.request as u, os; u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:' + (os.environ.get('LORANK_PORT') or '8000') + '/healthz', timeout=1)"]
+    CMD ["python", "-m", "service", "probe"]
 CMD ["python", "-m", "service"]
 
 FROM base AS offline

@@ -1,5 +1,5 @@
 """``python -m service``: the service under uvicorn, settings from the environment, until SIGINT or SIGTERM.
-``python -m service keys`` makes and revokes API keys."""
+``python -m service keys`` makes and revokes API keys, ``python -m service probe`` is for health checks."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ def main() -> int:
         from service import keys
 
         return keys.main(sys.argv[2:])
+    if sys.argv[1:] == ["probe"]:
+        from service import probe
+
+        return probe.main()
     # As Ctrl-C, from the first moment on: what was started is stopped. Process 1 of a container would not even end.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.ExitStack() as stack:

@@ -22,6 +22,7 @@ from service.api.schemas import Limits, openapi_schemas
 from service.configuration import check_redis_url, with_prefix
 from service.exposures import ExposureLog
 from service.features.feedback import RedisFeedback
+from service.features.rules import FeedbackRules
 from service.features.users import RedisUserFeatures
 from service.forgetting.erasure import Erasure
 from service.forgetting.requests import Requests
@@ -140,7 +141,13 @@ async def _assemble(
     tombstones = KnownTombstones(redis, keys, settings.release_poll_seconds)
     erasure = Erasure(UserTraces(redis, keys), tombstones, Requests(redis, keys), settings.feedback_fsyncs)
     exposures = await stack.enter_async_context(
-        ExposureLog(erasure, telemetry, capacity=settings.exposure_queue, stream_max=settings.exposure_stream_max)
+        ExposureLog(
+            erasure,
+            telemetry,
+            capacity=settings.exposure_queue,
+            stream_max=settings.exposure_stream_max,
+            served_seconds=settings.served_seconds,
+        )
     )
     reranker = None if tuned is None else _reranker(settings, tuned, telemetry, stack)
     users = RedisUserFeatures(redis, keys, telemetry)
@@ -173,6 +180,7 @@ async def _assemble(
     return routes.Service(
         ranker=ranker,
         feedback=feedback,
+        rules=FeedbackRules(redis, keys, access, settings.served_seconds),
         live=releases,
         telemetry=telemetry,
         limits=limits,

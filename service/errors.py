@@ -92,13 +92,13 @@ class Overloaded(ServiceError):  # noqa: N818
 
 
 class RateLimited(ServiceError):  # noqa: N818
-    """``per_second`` requests are what the caller's API key allows."""
+    """More than the caller's API key allows, which is ``limit`` in so many ``seconds``."""
 
     status, code = 429, ErrorCode.RATE_LIMITED
 
-    def __init__(self, message: str, *, per_second: float, retry_after_ms: int) -> None:
+    def __init__(self, message: str, *, limit: float, seconds: int, retry_after_ms: int) -> None:
         super().__init__(message, retry_after_ms=retry_after_ms)
-        self.per_second = per_second
+        self.limit, self.seconds = limit, seconds
 
 
 class Unavailable(ServiceError):  # noqa: N818

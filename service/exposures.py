@@ -17,6 +17,7 @@ from service.errors import RedisUnavailable
 from service.forgetting.erasure import Erasure
 from service.ranking.deadline import Deadline
 from service.redis_connection import Command
+from service.served import commands_for
 from service.telemetry import Telemetry
 
 BATCH = 200
@@ -34,12 +35,22 @@ log = logging.getLogger(__name__)
 class ExposureLog:
     """The port ``Exposures`` on a Redis stream. Use as an async context manager; leaving it flushes what is queued."""
 
-    def __init__(self, erasure: Erasure, telemetry: Telemetry, *, capacity: int, stream_max: int) -> None:
+    def __init__(
+        self,
+        erasure: Erasure,
+        telemetry: Telemetry,
+        *,
+        capacity: int,
+        stream_max: int,
+        served_seconds: int | None = None,
+    ) -> None:
+        """``served_seconds``: how long it is remembered what was shown to whom, for feedback; None: not at all."""
         self._erasure = erasure
         self._keys = erasure.traces.keys
         self._telemetry = telemetry
         self._capacity = capacity
         self._stream_max = stream_max
+        self._served_seconds = served_seconds
         self._queue: deque[tuple[Exposure, Mapping[str, tuple[str, float]]]] = deque()
         self._offered = asyncio.Event()
         self._closing = asyncio.Event()
@@ -94,7 +105,7 @@ class ExposureLog:
             return await self._write()
         except Exception as error:
             log.exception("the exposure log failed")
-            return self._failed(f"{type(error).__name__}: {error}")
+            return self._failed(type(error).__name__)  # its words may be a user's
 
     async def _write(self) -> bool:
         """Write one batch. What was not acknowledged stays queued, so an outage shorter than the queue loses nothing;
@@ -108,15 +119,15 @@ class ExposureLog:
         batch = [self._queue.popleft() for _ in commands]
         refused, reasons, at = [], [], 0
         for entry, each in zip(batch, commands, strict=True):
-            added, *arms = replies[at : at + len(each)]
+            added, *others = replies[at : at + len(each)]
             at += len(each)
             if isinstance(added, Exception):
                 refused.append(entry)
                 reasons.append(str(added))
-            elif problems := [reply for reply in arms if isinstance(reply, Exception)]:
-                # The exposure is there: it must not be written again because its unit's arm was not kept.
-                self._telemetry.arms_not_kept.inc()
-                reasons.append(f"arms are not kept: {problems[0]}")
+            elif problems := [reply for reply in others if isinstance(reply, Exception)]:
+                # The exposure is there: it must not be written again because what goes with it was refused.
+                self._telemetry.arms_not_kept.inc(1 if entry[1] else 0)
+                reasons.append(f"{'arms are' if entry[1] else 'what was shown is'} not kept: {problems[0]}")
         self._queue.extendleft(reversed(refused))
         self._telemetry.exposures_written.inc(len(batch) - len(refused))
         if reasons:
@@ -156,6 +167,8 @@ class ExposureLog:
             seconds = max(int(days * _DAY_SECONDS) for _, days in keep.values())
             # Never shortened: the hash may hold arms of other experiments, which live longer.
             commands += [("EXPIRE", arms, seconds, "NX"), ("EXPIRE", arms, seconds, "GT")]
+        if self._served_seconds is not None:
+            commands += commands_for(self._keys, exposure, self._served_seconds)
         return commands
 
     def _failed(self, reason: str) -> bool:

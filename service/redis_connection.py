@@ -126,4 +126,5 @@ class PipelinedConnection(asyncio.Protocol):
 
 
 def _refusal(text: str) -> RedisError:
-    return _ERRORS.get(text.partition(" ")[0], ResponseError)(text)
+    words, _, _ = text.partition(", with args beginning with")  # which are a user's
+    return _ERRORS.get(text.partition(" ")[0], ResponseError)(words)

@@ -66,6 +66,9 @@ class Settings(BaseModel):
     ``history_days``     a user's live history ends so many days after the last event; None: never
     ``stream_days``      entries of the streams of interactions and exposures end after so many days, read by a job or
                          not; None: when there are too many
+    ``feedback_served_only``  events must name a ranking that was shown to their user in the last
+                         ``feedback_served_seconds``, and an item in it; others are refused (docs/security.md)
+    ``tls_certificate``, ``tls_key``   PEM files of the service's own TLS; ``tls_client_ca``: of those who may call
     ``feedback_fsyncs``  servers that have an interaction on their disks before it is accepted: 1 is the primary, each
                          further one a replica; 0 waits for none (docs/operations.md)
     ``exposure_queue``   exposures that wait in a worker's memory for Redis; beyond it they are dropped and counted
@@ -90,6 +93,9 @@ class Settings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     keys: Path | None = None
     private_network: bool = False
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     queue_ms: Annotated[float, Field(gt=0)] | None = None
     drain_seconds: Annotated[float, Field(ge=0, le=600)] = 0.0
@@ -108,6 +114,8 @@ class Settings(BaseModel):
     history_max_events: _Positive = 10_000
     history_days: Annotated[float, Field(ge=0.001)] | None = None
     stream_days: Annotated[float, Field(ge=0.001)] | None = None
+    feedback_served_only: bool = False
+    feedback_served_seconds: Annotated[int, Field(ge=1)] = 86_400
     feedback_fsyncs: Annotated[int, Field(ge=0, le=16)] = 0
     exposure_queue: _Positive = 10_000
     exposure_stream_max: _Positive = 100_000
@@ -122,6 +130,12 @@ class Settings(BaseModel):
     rerank_check_seconds: Annotated[float, Field(gt=0)] = 60.0
     experiments: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+
+    @property
+    def served_seconds(self) -> int | None:
+        """How long it is remembered what was shown; None where no feedback asks for it."""
+        return self.feedback_served_seconds if self.feedback_served_only else None
 
     @property
     def queue_seconds(self) -> float:
@@ -181,6 +195,12 @@ class Settings(BaseModel):
                 f"{PREFIX}HOST={settings.host} is reached from other machines: name a file of API keys by {PREFIX}KEYS "
                 f"(`python -m service keys add NAME --scope rank --scope feedback` makes it), or say by "
                 f"{PREFIX}PRIVATE_NETWORK=1 that only your own machines reach it"
+            )
+        if (settings.tls_certificate is None) != (settings.tls_key is None) or (
+            settings.tls_client_ca is not None and settings.tls_certificate is None
+        ):
+            raise SettingsError(
+                f"{PREFIX}TLS_CERTIFICATE and {PREFIX}TLS_KEY go together, and {PREFIX}TLS_CLIENT_CA with both"
             )
         if settings.max_body_bytes > settings.max_unfinished_bytes:
             raise SettingsError(f"{PREFIX}MAX_BODY_BYTES exceeds {PREFIX}MAX_UNFINISHED_BYTES")

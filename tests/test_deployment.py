@@ -34,9 +34,9 @@ def test_the_health_check_asks_the_port_that_is_served_and_no_proxy() -> None:
         port = server.server_address[1]
         environment = os.environ | {"LORANK_PORT": str(port), "http_proxy": "http://127.0.0.1:9"}
         run = [sys.executable, *arguments]
-        assert subprocess.run(run, env=environment, capture_output=True, timeout=60).returncode == 0
+        assert subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, timeout=60).returncode == 0
         server.shutdown()
-    assert subprocess.run(run, env=environment, capture_output=True, timeout=60).returncode != 0
+    assert subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, timeout=60).returncode != 0
 
 
 def test_the_image_has_every_module_that_the_service_imports() -> None:

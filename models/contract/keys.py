@@ -69,6 +69,14 @@ class Keys:
         """Hash of the arms that a unit keeps, by ``EXPERIMENT__VERSION``. A unit need not be a user."""
         return f"{self.prefix}:{{u:{_escaped(unit)}}}:arms"
 
+    def user_served(self, user_id: str) -> str:
+        """List of what was shown to a user of late, newest first, see ``service.served``."""
+        return f"{self.prefix}:{{u:{_escaped(user_id)}}}:served"
+
+    def user_event_counts(self, user_id: str) -> str:
+        """Hash of the number of events that came of a user in a minute, by the id of the API key; it lives as long."""
+        return f"{self.prefix}:{{u:{_escaped(user_id)}}}:counts"
+
     def item_features(self, item_id: str, release: str) -> str:
         """Packed feature record of an item within one release, see ``items``."""
         return f"{self.prefix}:{{i:{_escaped(item_id)}}}:f:{release}"

@@ -58,7 +58,7 @@ def error_response(error: ServiceError, request_id: str, status: int | None = No
     )
     response = json_response(schemas.ErrorReply(detail), request_id, status or error.status)
     if isinstance(error, RateLimited):
-        response.headers["RateLimit-Limit"] = f"{error.per_second:g};w=1"
+        response.headers["RateLimit-Limit"] = f"{error.limit:g};w={error.seconds}"
         response.headers["RateLimit-Remaining"] = "0"
     if response.status_code == 401:
         response.headers["WWW-Authenticate"] = "Bearer"

@@ -39,12 +39,14 @@ _FEEDBACK = Decoder(FeedbackBody)
 @dataclass(frozen=True, slots=True)
 class Feedback:
     """A valid body. ``interactions`` are to be stored, ``history_types`` are those of them that enter histories;
-    ``ignored`` counts events by the reason why they have no effect on rankings, stored or not."""
+    ``ignored`` counts events by the reason why they have no effect on rankings, stored or not. ``places`` stand before
+    the fields of each interaction in messages."""
 
     request_id: str
     interactions: tuple[Interaction, ...]
     history_types: tuple[str, ...]
     ignored: Counter[Reason]
+    places: tuple[str, ...]
 
     def ignored_replies(self) -> list[IgnoredReply]:
         """``ignored`` in words."""
@@ -70,6 +72,7 @@ def parse_feedback(
     now = int(time.time() * 1000)
     body, prefix = _batch(raw)
     interactions: list[Interaction] = []
+    places: list[str] = []
     ignored = Counter[Reason]()
     types = DEFAULT_HISTORY_TYPES if schema is None else schema.history_types
     for position, event in enumerate(body.events):
@@ -83,7 +86,8 @@ def parse_feedback(
         if schema is not None and interaction.type not in types:  # without one nobody knows what will read it
             ignored["type"] += 1
         interactions.append(interaction)
-    return Feedback(body.request_id or new_request_id(), tuple(interactions), types, ignored)
+        places.append(prefix.format(position))
+    return Feedback(body.request_id or new_request_id(), tuple(interactions), types, ignored, tuple(places))
 
 
 def _batch(raw: bytes) -> tuple[FeedbackBody, str]:

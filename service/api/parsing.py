@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -17,6 +18,7 @@ from service.api.schemas import (
     DEFAULT_COUNT,
     DEFAULT_TOP_K,
     Arms,
+    ArmsBody,
     CandidateBody,
     EventBody,
     Features,
@@ -45,7 +47,8 @@ class _Identified(msgspec.Struct):
     request_id: RequestId
 
 
-_RANK, _RECOMMEND, _IDENTIFIED = Decoder(RankBody), Decoder(RecommendBody), Decoder(_Identified)
+_RANK, _RECOMMEND, _ARMS = Decoder(RankBody), Decoder(RecommendBody), Decoder(ArmsBody)
+_IDENTIFIED = Decoder(_Identified)
 
 
 def parse_rank(raw: bytes, limits: Limits) -> tuple[RankRequest, float]:
@@ -80,6 +83,21 @@ def parse_recommend(raw: bytes, limits: Limits) -> tuple[RankRequest, float]:
         },
     )
     return _request(body, limits, (), {}, retrieval=retrieval)
+
+
+@dataclass(frozen=True, slots=True)
+class ArmsRequest:
+    """Whose arms are asked for: ``unit`` is empty for nobody."""
+
+    request_id: str
+    unit: str
+
+
+def parse_arms(raw: bytes, limits: Limits) -> ArmsRequest:
+    """Whose arms a body asks for. Errors as ``parse_rank``."""
+    body = body_of(_ARMS, raw)
+    user, unit = _somebody(body.user_id, limits, "user_id"), _somebody(body.unit, limits, "unit")
+    return ArmsRequest(body.request_id or new_request_id(), (user if unit is None else unit) or "")
 
 
 def _request(

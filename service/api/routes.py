@@ -18,15 +18,18 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Match, Route
 
-from service.access import Access, Scope, authorization
+from service.access import Access, Scope, header_of
 from service.api import answers, parsing
+from service.api.cross_origin import preflight_response, shared
 from service.api.docs import mount_docs
 from service.api.fast_path import KEY_SCHEME, FastPathApp
 from service.api.feedback import parse_feedback
-from service.api.schemas import REFERENCE, FeedbackReply, Limits
+from service.api.schemas import REFERENCE, ArmsReply, ExperimentReply, FeedbackReply, Limits
 from service.errors import ErrorCode, MalformedRequest, ServiceError, TooLarge, Unavailable, Unsupported, no_release
 from service.features.feedback import RedisFeedback
+from service.features.rules import FeedbackRules
 from service.forgetting.erasure import Erasure
+from service.logs import note_request
 from service.ranking.deadline import Deadline
 from service.ranking.ports import LiveRelease
 from service.ranking.ranker import Ranker
@@ -52,6 +55,7 @@ class Service:
 
     ranker: Ranker
     feedback: RedisFeedback
+    rules: FeedbackRules
     live: LiveRelease
     telemetry: Telemetry
     limits: Limits
@@ -98,7 +102,9 @@ async def _ranked(
     service: Service, request: Request, parse: Callable[[bytes, Limits], tuple[RankRequest, float]]
 ) -> Response:
     raw = await read_body(request, service.max_body_bytes)
+    service.access.take_bytes(request.state.key, len(raw))
     rank_request, deadline_ms = await _parsed(raw, parse, service.limits_now)
+    note_request(rank_request.request_id)
     answer = await service.ranker.rank(rank_request, Deadline(deadline_ms / 1000.0, start=request.state.arrived))
     return answers.rank_response(answer)
 
@@ -112,16 +118,39 @@ async def feedback(service: Service, request: Request) -> Response:
     changes a history once if its events carry timestamps.
     """
     raw = await read_body(request, service.max_body_bytes)
+    service.access.take_bytes(request.state.key, len(raw))
     release = service.live.current()
     schema = None if release is None else release.schema
     tombstones = service.erasure.tombstones.current
     parsed = await _parsed(raw, parse_feedback, schema, service.limits_now.nobody, tombstones)
+    note_request(parsed.request_id)
     deadline = Deadline(service.limits.max_deadline_ms / 1000.0, start=request.state.arrived)
+    await service.rules.check(parsed.interactions, parsed.places, parsed.history_types, request.state.key, deadline)
     await service.feedback.accept(parsed.interactions, parsed.history_types, deadline)
     for reason, count in parsed.ignored.items():
         service.telemetry.feedback_ignored.labels(reason).inc(count)
     reply = FeedbackReply(len(parsed.interactions), parsed.request_id, parsed.ignored_replies() or UNSET)
     return answers.json_response(reply, parsed.request_id)
+
+
+async def arms(service: Service, request: Request) -> Response:
+    """Say which arms a unit is in, as `/v1/rank` would, without ranking anything.
+
+    Pages may ask it from browsers, with a public API key.
+    """
+    raw = await read_body(request, service.max_body_bytes)
+    service.access.take_bytes(request.state.key, len(raw))
+    arms_request = parsing.parse_arms(raw, service.limits_now)
+    note_request(arms_request.request_id)
+    deadline = Deadline(service.limits.default_deadline_ms / 1000.0, start=request.state.arrived)
+    taken = await service.ranker.arms(arms_request.unit, deadline)
+    replies = [ExperimentReply(arm.layer, arm.experiment, arm.arm) for arm in taken]
+    return answers.json_response(ArmsReply(arms_request.request_id, replies), arms_request.request_id)
+
+
+async def preflight(service: Service, request: Request) -> Response:
+    """What browsers ask before they call for a page."""
+    return preflight_response(service.access, request)
 
 
 async def healthz(service: Service, request: Request) -> Response:
@@ -150,7 +179,7 @@ async def status(service: Service, request: Request) -> Response:
     Where API keys are required, a request without one learns the release alone.
     """
     headers = request.scope["headers"]
-    if service.access.is_required and authorization(headers) is None:
+    if service.access.is_required and header_of(headers, b"authorization") is None:
         release = service.live.current()
         return answers.json_response({"release": None if release is None else {"id": release.id}})
     service.access.check(headers, Scope.ADMIN)
@@ -210,26 +239,31 @@ async def _parsed(raw: bytes, parse: Callable[Concatenate[bytes, P], T], *argume
     return await asyncio.to_thread(parse, raw, *arguments, **options)
 
 
-def answered(route: str, endpoint: Endpoint, scope: Scope | None = None) -> Callable[[Request], Awaitable[Response]]:
+def answered(route: str, endpoint: Endpoint, *scopes: Scope) -> Callable[[Request], Awaitable[Response]]:
     """An endpoint whose every failure is the envelope, whose every answer is counted, and which needs an API key with
-    the ``scope``, if there is one, wherever keys are required."""
+    one of the ``scopes``, if there are some, wherever keys are required."""
 
     async def answer(request: Request) -> Response:
         # Everything that comes later counts: reading and parsing the body, and waiting for other requests meanwhile.
         if not hasattr(request.state, "arrived"):  # no connection of ours said it
             request.state.arrived = time.monotonic()
         service: Service = request.app.state.service
+        note_request("")
         try:
-            if scope is not None:
-                service.access.check(request.scope["headers"], scope)
+            request.state.key = service.access.check(request.scope["headers"], *scopes) if scopes else None
             response = await endpoint(service, request)
         except ServiceError as error:
             response = answers.error_response(error, await _request_id(request))
         except Exception:
             request_id = await _request_id(request)
-            log.exception("request %s failed", request_id)
+            note_request(request_id)
+            log.exception("a request to %s failed", route)
             response = answers.error_response(ServiceError("internal error"), request_id)
         service.telemetry.requests.labels(route, str(response.status_code)).inc()
+        if log.isEnabledFor(logging.DEBUG):
+            note_request(response.headers.get(answers.REQUEST_ID_HEADER) or parsing.new_request_id())
+            milliseconds = (time.monotonic() - request.state.arrived) * 1000.0
+            log.debug("%s %s: %s in %.1f ms", request.method, route, response.status_code, milliseconds)
         return response
 
     answer.__name__ = endpoint.__name__
@@ -273,6 +307,10 @@ def mount(app: FastPathApp, *, requires_keys: bool) -> None:
     ):  # fmt: skip
         answer = app.fast["POST", path] = answered(path, endpoint, scope)
         app.post(path, openapi_extra=_documented(body, reply, requires_keys=requires_keys))(answer)
+    answer = app.fast["POST", "/v1/arms"] = shared(answered("/v1/arms", arms, Scope.RANK, Scope.ARMS))
+    page = _documented(_schema("ArmsBody"), "ArmsReply", requires_keys=requires_keys)
+    app.post("/v1/arms", openapi_extra=page)(answer)
+    app.options("/v1/arms", include_in_schema=False)(shared(answered("/v1/arms", preflight)))
     for path, endpoint, needed in (
         ("/healthz", healthz, None),
         ("/readyz", readyz, None),
@@ -282,8 +320,9 @@ def mount(app: FastPathApp, *, requires_keys: bool) -> None:
         page = dict(_PAGES.get(path, {}))
         if requires_keys and path in _KEYED_PAGES:
             page["openapi_extra"] = secured()
-        app.get(path, **page)(answered(path, endpoint, needed))
-        app.head(path, include_in_schema=False)(answered(path, endpoint, needed))
+        scopes = () if needed is None else (needed,)
+        app.get(path, **page)(answered(path, endpoint, *scopes))
+        app.head(path, include_in_schema=False)(answered(path, endpoint, *scopes))
     mount_docs(app)
     app.add_exception_handler(HTTPException, _unrouted)
     app.requires_keys = requires_keys

@@ -120,6 +120,15 @@ class RecommendBody(RankOptions):
     where: Annotated[Features | None, _about("Items with one of the values of each field that is named")] = None
 
 
+class ArmsBody(_Body):
+    request_id: Annotated[RequestId | None, _about("Generated if absent")] = None
+    user_id: Annotated[IdOrEmpty | None, _about("Who is split into arms; at most 256 bytes in UTF-8")] = None
+    unit: Annotated[
+        IdOrEmpty | None,
+        _about("Who is split into arms, if not the user: a session, a device; at most 256 bytes in UTF-8"),
+    ] = None
+
+
 class EventBody(_Body, gc=False):
     user_id: Id
     item_id: Id
@@ -202,6 +211,11 @@ class _RankedItems(Struct):
     knowledge: KnowledgeReply
 
 
+class ArmsReply(Struct):
+    request_id: str
+    experiments: Annotated[list[ExperimentReply], _about("As a ranking of this unit would name them")]
+
+
 class RankReply(_RankedItems):
     degraded: list[str]
     timing_ms: TimingReply
@@ -255,7 +269,8 @@ class Limits:
 def openapi_schemas(limits: Limits, others: Sequence[type[Struct]] = ()) -> Mapping[str, Any]:
     """JSON schemas of all bodies by name, and of ``others``, with the operator's limits, which are no part of the
     types."""
-    bodies = (RankBody, RecommendBody, FeedbackBody, RankReply, RecommendReply, FeedbackReply, ErrorReply, *others)
+    requests = (RankBody, RecommendBody, FeedbackBody, ArmsBody)
+    bodies = (*requests, RankReply, RecommendReply, FeedbackReply, ArmsReply, ErrorReply, *others)
     _, schemas = schema_components(bodies, ref_template=REFERENCE)
     rank, recommend = schemas["RankBody"]["properties"], schemas["RecommendBody"]["properties"]
     rank["candidates"]["maxItems"] = recommend["count"]["anyOf"][0]["maximum"] = limits.max_candidates

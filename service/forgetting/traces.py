@@ -54,7 +54,7 @@ return math.ceil(#history / size) - #later
 class Traces:
     """What was found of a user until a time.
 
-    values   what lies under each key: bytes, or for arms a list of names and arms
+    values   what lies under each key: bytes, a list, or for a hash a list of names and values
     entries  ids and contents of stream entries, by the key of the stream
     """
 
@@ -83,9 +83,10 @@ class UserTraces:
         history, others = self.keys.user_history(user_id), await self._keys_of(user_id)
         units = await self._own_units(user_id, entries[self.keys.exposures].values())
         arms = [self.keys.unit_arms(unit) for unit in (user_id, *units)]
+        served, counts = self.keys.user_served(user_id), self.keys.user_event_counts(user_id)
         commands: list[Command] = [("GET", key) for key in (history, *others)]
-        replies = await self._ask([*commands, *(("HGETALL", key) for key in arms)])
-        for key, reply in zip((history, *others, *arms), replies, strict=True):
+        commands += [("LRANGE", served, 0, -1), *(("HGETALL", key) for key in (counts, *arms))]
+        for key, reply in zip((history, *others, served, counts, *arms), await self._ask(commands), strict=True):
             if key == history and reply:
                 if len(reply) % EVENT_BYTES or (unpack_history(user_id, reply)[0]["time_ms"] <= until_ms).any():
                     values[key] = reply
@@ -111,7 +112,9 @@ class UserTraces:
 
     def document(self, traces: Traces, user_id: str, table: ItemTable | None) -> dict[str, Any]:
         """What was found, for people: items of a history by their ids, where the catalogue ``table`` knows them."""
-        document: dict[str, Any] = {"history": [], "profile": None, "knowledge": {}, "arms": {}, "texts": None}
+        document: dict[str, Any] = {
+            "history": [], "profile": None, "knowledge": {}, "arms": {}, "texts": None, "served_lists": 0,
+        }  # fmt: skip
         for key, value in traces.values.items():
             store = self._store_of(key)
             if store == "history":
@@ -123,7 +126,9 @@ class UserTraces:
                 document["knowledge"][space] = _read(partial(_knowledge, user_id, space), value)
             elif store == "texts":
                 document["texts"] = _read(json.loads, value)
-            else:
+            elif store == "served":
+                document["served_lists"] = len(value)  # hashes of ids, which say nothing
+            elif store == "arms":
                 texts = [cell.decode(errors="replace") for cell in value]
                 document["arms"][key] = dict(zip(texts[::2], texts[1::2], strict=True))
         for stream, entries in traces.entries.items():

@@ -5,6 +5,7 @@ Knows the order of the steps and the ladder by which a request degrades. Each st
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -70,6 +71,15 @@ class Ranker:
         answer = _answer(state, slates[0], shown, scores, baseline)
         self._answers.record(state, slates[0], shown, answer)
         return answer
+
+    async def arms(self, unit: str, deadline: Deadline) -> tuple[ArmTaken, ...]:
+        """The arms that a ranking of this unit would name now. Nothing is ranked, and nothing is written."""
+        experiments, sticky_arms = self.experiments(), None
+        if experiments.keeps_arms and unit:
+            with contextlib.suppress(FeatureReadError):
+                user = await self.users.fetch("", [], 1, deadline.share(FEATURE_SHARE), unit)
+                sticky_arms = user.sticky_arms
+        return _named_arms(experiments.assign(unit, {}, time.time(), sticky_arms))
 
     async def close(self) -> None:
         """Wait until every answered request was offered to the exposure log."""

@@ -4,6 +4,7 @@ connection   one HTTP connection: limits of bytes and time, refusals in the enve
 connections  all connections of a process: their number, their unfinished bytes, and the sweep of those that hang
 descriptors  how many connections a process may open
 draining     uvicorn's server, which leaves without losing a request
+tls          the certificate of the port, and who may call
 supervisor   starts workers, and others in place of those that end or stand still
 workers      what each process sets for itself; the service in one process, or in several
 """

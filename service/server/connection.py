@@ -329,10 +329,8 @@ class Connection(HttpToolsProtocol):
         self._refused = time.monotonic()
         self._all.on_refusal(error.status)
         self._write(error, keep_alive=False)
-        if self.transport.can_write_eof():
+        if self.transport.can_write_eof():  # with TLS it stays open until its caller closes it, or the sweep does
             self.transport.write_eof()
-        else:
-            self.transport.close()
 
     def _write(self, error: ServiceError, keep_alive: bool) -> None:
         response = error_response(error, new_request_id())

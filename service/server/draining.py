@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
 from service.server.connections import Connections
+
+HANDSHAKE_SECONDS, LAST_HANDSHAKE_SECONDS = 10.0, 2.0
+"""Time in which a caller's TLS handshake must be complete, and that of one who comes when the server is leaving;
+asyncio would wait for a minute. It is not counted as a connection meanwhile."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -37,6 +43,10 @@ class DrainingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """SystemExit with status 1 if the application did not begin; uvicorn's own is that of a port in use."""
+        if self.config.ssl is not None:  # uvicorn hands nothing on but the context
+            loop = asyncio.get_running_loop()
+            own: Any = functools.partial(loop.create_server, ssl_handshake_timeout=HANDSHAKE_SECONDS)
+            loop.create_server = own  # type: ignore[method-assign]
         try:
             await super().startup(sockets)
         except SystemExit:
@@ -70,12 +80,14 @@ class DrainingServer(uvicorn.Server):
     async def _take_in(self, listening: socket.socket) -> None:
         """Accept whoever has connected, and close the socket at once: later ones are refused, which loses nothing."""
         loop, accepted = asyncio.get_running_loop(), []
+        tls = self.config.ssl
+        options: Any = {} if tls is None else {"ssl": tls, "ssl_handshake_timeout": LAST_HANDSHAKE_SECONDS}
         listening.setblocking(False)
         with listening, contextlib.suppress(BlockingIOError):
             while True:
                 accepted.append(listening.accept()[0])
-        for caller in accepted:
-            await loop.connect_accepted_socket(self._protocol, caller, ssl=self.config.ssl)
+        taken = [loop.connect_accepted_socket(self._protocol, caller, **options) for caller in accepted]
+        await asyncio.gather(*taken, return_exceptions=True)  # a handshake may fail, which is its caller's matter
 
     def _protocol(self) -> asyncio.Protocol:
         return self.config.http_protocol_class(  # type: ignore[call-arg]

@@ -24,10 +24,12 @@ from fastapi import FastAPI
 from prometheus_client.multiprocess import mark_process_dead
 
 from service.app import create_app
+from service.logs import configure_logging
 from service.server.connection import Connection
 from service.server.descriptors import accepted_at_once
 from service.server.draining import DrainingServer
 from service.server.supervisor import Supervisor, WorkerState, end_with_parent
+from service.server.tls import server_context
 from service.settings import PREFIX, Settings, SettingsError
 from service.telemetry import METRICS_FOLDER
 
@@ -41,14 +43,15 @@ log = logging.getLogger(__name__)
 
 
 def configure_process(settings: Settings) -> None:
-    """Log everything to stderr, one line each; and let the event loop have the interpreter soon."""
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    """Log to stderr, and let the event loop have the interpreter soon."""
+    configure_logging(settings.log_level, settings.log_format)
     # A request would otherwise wait 5 ms for a thread that loads a release, each time that it wants to go on.
     sys.setswitchinterval(_SWITCH_SECONDS)
 
 
 def server_of(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    """How uvicorn serves the application."""
+    """How uvicorn serves the application. SettingsError if its TLS cannot be as the settings have it."""
+    tls = server_context(settings)
     return uvicorn.Config(
         app,
         host=settings.host,
@@ -62,6 +65,7 @@ def server_of(app: FastAPI, settings: Settings) -> uvicorn.Config:
         log_config=None,
         log_level=settings.log_level,
         server_header=False,
+        ssl_context_factory=None if tls is None else lambda *_: tls,
         proxy_headers=False,  # nobody here asks who called
         timeout_keep_alive=int(app.state.connections.limits.idle_seconds),
         timeout_graceful_shutdown=math.ceil(_finish_seconds(settings)),

@@ -20,6 +20,9 @@ def test_keys_of_users_and_items(identifier: str, spelt: str) -> None:
     assert keys.user_profile(identifier) == f"p:{{u:{spelt}}}:profile"
     assert keys.user_history(identifier) == f"p:{{u:{spelt}}}:history"
     assert keys.user_knowledge(identifier, SPACE) == f"p:{{u:{spelt}}}:k:0123456789abcdef"
+    assert keys.unit_arms(identifier) == f"p:{{u:{spelt}}}:arms"
+    assert keys.user_served(identifier) == f"p:{{u:{spelt}}}:served"
+    assert keys.user_event_counts(identifier) == f"p:{{u:{spelt}}}:counts"
     assert keys.item_features(identifier, "r-1") == f"p:{{i:{spelt}}}:f:r-1"
     assert keys.item_knowledge(identifier, SPACE) == f"p:{{i:{spelt}}}:k:0123456789abcdef"
 

@@ -63,6 +63,7 @@ ROUTES = (
     Call("rank", "POST", "/v1/rank", RANK),
     Call("recommend", "POST", "/v1/recommend", b'{"user_id": "u", "top_k": 3}'),
     Call("feedback", "POST", "/v1/feedback", EVENT),
+    Call("arms", "POST", "/v1/arms", b'{"user_id": "u"}'),
     Call("healthz", "GET", "/healthz"),
     Call("readyz", "GET", "/readyz"),
     Call("metrics", "GET", "/metrics"),
@@ -72,7 +73,8 @@ ROUTES = (
 
 SIDES = (
     *(Call(f"HEAD {c.name}", "HEAD", c.target, status=200 if c.method == "GET" else 405) for c in ROUTES),
-    *(Call(f"OPTIONS {c.name}", "OPTIONS", c.target, status=405) for c in ROUTES),
+    *(Call(f"OPTIONS {c.name}", "OPTIONS", c.target, status=405) for c in ROUTES if c.name != "arms"),
+    Call("OPTIONS arms", "OPTIONS", "/v1/arms", status=403),  # no key is for pages
     Call("document", "GET", "/openapi.json"),
     Call("page", "GET", "/docs", headers={"Accept": "text/html"}),
     Call("rank for a browser", "POST", "/v1/rank", RANK, JSON | {"Accept": "text/html"}),

@@ -11,10 +11,16 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
+import redis
+from pydantic import ValidationError
+from starlette.routing import Route
 
+from models.contract.keys import Keys
+from models.contract.requests import JobRequest, Report, ReportKind, RequestKind
 from service.access import Access, ApiKey, KeysFile, Scope
 from service.app import create_app
 from service.errors import Forbidden, RateLimited, Unauthenticated
@@ -25,19 +31,42 @@ from tests.service.conftest import eventually, running
 from tests.service.tiny import Publisher
 
 BODY = {"user_id": "u1", "candidates": [{"id": "a"}, {"id": "b"}]}
-ROUTES: dict[tuple[str, str], tuple[Scope | None, object]] = {
-    ("POST", "/v1/rank"): (Scope.RANK, BODY),
-    ("POST", "/v1/recommend"): (Scope.RANK, {"user_id": "u1", "top_k": 3}),
-    ("POST", "/v1/feedback"): (Scope.FEEDBACK, {"user_id": "u1", "item_id": "a", "value": 5}),
-    ("GET", "/metrics"): (Scope.METRICS, None),
-    ("HEAD", "/metrics"): (Scope.METRICS, None),
-    ("GET", "/v1/status"): (Scope.ADMIN, None),
-    ("HEAD", "/v1/status"): (Scope.ADMIN, None),
-    ("GET", "/healthz"): (None, None),
-    ("GET", "/readyz"): (None, None),
-    ("GET", "/openapi.json"): (None, None),
+ORIGIN = "https://shop.example"
+DOCS = ("/docs", "/docs/start.js", "/docs/favicon.png", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js")
+ROUTES: dict[tuple[str, str], tuple[tuple[Scope, ...], object]] = {
+    ("POST", "/v1/rank"): ((Scope.RANK,), BODY),
+    ("POST", "/v1/recommend"): ((Scope.RANK,), {"user_id": "u1", "top_k": 3}),
+    ("POST", "/v1/feedback"): ((Scope.FEEDBACK,), {"user_id": "u1", "item_id": "a", "value": 5}),
+    ("POST", "/v1/arms"): ((Scope.RANK, Scope.ARMS), {"user_id": "u1"}),
+    ("OPTIONS", "/v1/arms"): ((), None),
+    ("DELETE", "/v1/users/{user_id:path}"): ((Scope.ADMIN,), None),
+    ("PUT", "/v1/users/{user_id:path}/opt-out"): ((Scope.ADMIN,), None),
+    ("PUT", "/v1/users/{user_id:path}/opt-in"): ((Scope.ADMIN,), None),
+    ("GET", "/v1/users/{user_id:path}/export"): ((Scope.ADMIN,), None),
+    ("POST", "/v1/requests"): ((Scope.PUBLISH,), {"kind": "dry_run"}),
+    ("GET", "/v1/requests"): ((Scope.ADMIN,), None),
+    ("GET", "/v1/requests/{request_id}"): ((Scope.ADMIN,), None),
+    ("GET", "/v1/reports"): ((Scope.ADMIN,), None),
+    ("GET", "/v1/reports/{name}"): ((Scope.ADMIN,), None),
+    ("GET", "/metrics"): ((Scope.METRICS,), None),
+    ("GET", "/v1/status"): ((Scope.ADMIN,), None),
+    ("GET", "/healthz"): ((), None),
+    ("GET", "/readyz"): ((), None),
+    **{("GET", path): ((), None) for path in ("/openapi.json", *DOCS)},
 }
-"""Every route with the scope that it needs, and a body that it takes."""
+"""Every route with the scopes that open it, none if it is open, and a body that it takes. HEAD is as GET."""
+
+ASKED = JobRequest.new(RequestKind.DRY_RUN)
+REPORT = Report(name="run-1", kind=ReportKind.RUN, made_ms=1, body={})
+PLACES = {"{user_id:path}": "u1", "{request_id}": ASKED.id, "{name}": REPORT.name}
+"""What stands for the parameters of a path."""
+
+
+def new_key(scope: Scope, **limits: Any) -> tuple[ApiKey, str]:
+    """A key of that scope alone, and its text."""
+    if scope is Scope.ARMS:
+        limits = {"origins": (ORIGIN,), "per_second": 1000.0} | limits
+    return ApiKey.new(scope, [scope], **limits)
 
 
 def written(path: Path, *given: ApiKey) -> Path:
@@ -94,7 +123,7 @@ def test_a_key_with_a_rate_makes_its_burst_and_then_waits(tmp_path: Path, monkey
     assert allowed() == 2  # of two workers each has its half
     with pytest.raises(RateLimited) as refused:
         access.check(headers(f"Bearer {text}"), Scope.RANK)
-    assert (refused.value.per_second, refused.value.retry_after_ms) == (10.0, 200)
+    assert (refused.value.limit, refused.value.seconds, refused.value.retry_after_ms) == (10.0, 1, 200)
     access.check(headers(f"Bearer {free}"), Scope.RANK)
     with pytest.raises(Forbidden):
         access.check(headers(f"Bearer {text}"), Scope.ADMIN)
@@ -161,49 +190,221 @@ def test_two_keys_of_one_id_are_refused() -> None:
         KeysFile.parse(json.dumps({"keys": [key.model_dump(mode="json")] * 2}).encode())
 
 
+def wrong(text: str) -> str:
+    """The text of a key with another last character."""
+    return text[:-1] + ("A" if text[-1] != "A" else "B")
+
+
 async def test_every_route_with_every_scope(settings: Settings, publisher: Publisher, tmp_path: Path) -> None:
-    """With none, with each, with all but the one it needs, with a revoked key."""
-    keys_of = {scope: ApiKey.new(scope, [scope]) for scope in Scope}
-    revoked, former = ApiKey.new("revoked", list(Scope))
-    path = written(tmp_path / "keys.json", revoked, *(key for key, _ in keys_of.values()))
+    """With none, with each, with wrong, expired and revoked keys. The routes are the application's own: a new one must
+    be listed above."""
+    keys_of = {scope: new_key(scope) for scope in Scope}
+    revoked_of = {scope: new_key(scope) for scope in Scope}
+    late = datetime.now(UTC) - timedelta(seconds=1)
+    expired_of = {scope: new_key(scope, expires=late) for scope in Scope}
+    lasting = [key for key, _ in (*keys_of.values(), *expired_of.values())]
+    path = written(tmp_path / "keys.json", *lasting, *(key for key, _ in revoked_of.values()))
     publisher.publish()
+    publisher.redis.set(publisher.keys.request(ASKED.id), ASKED.model_dump_json())
+    publisher.redis.set(publisher.keys.report(REPORT.name), REPORT.pack())
     watched = settings.model_copy(update={"keys": path, "release_poll_seconds": 0.05})
     async with running(watched) as service:
+        routes = {
+            (method, route.path)
+            for route in service.app.routes
+            if isinstance(route, Route)
+            for method in route.methods or ()
+        }
+        assert {("GET" if method == "HEAD" else method, path) for method, path in routes} == set(ROUTES)
 
-        async def status(route: tuple[str, str], text: str | None) -> httpx2.Response:
-            content = None if ROUTES[route][1] is None else json.dumps(ROUTES[route][1])
-            given = {} if text is None else {"Authorization": f"Bearer {text}"}
-            return await service.http.request(route[0], route[1], content=content, headers=given)
+        async def answered(route: tuple[str, str], text: str | None) -> httpx2.Response:
+            body = ROUTES["GET" if route[0] == "HEAD" else route[0], route[1]][1]
+            given = {"Origin": ORIGIN} | ({} if text is None else {"Authorization": f"Bearer {text}"})
+            target = route[1]
+            for parameter, value in PLACES.items():
+                target = target.replace(parameter, value)
+            return await service.http.request(
+                route[0], target, content=None if body is None else json.dumps(body), headers=given
+            )
 
-        documented = (await service.http.get("/openapi.json")).json()
-        assert {path for _, path in ROUTES} - {"/openapi.json"} == set(documented["paths"])
-        for route, (needed, _) in ROUTES.items():
+        def opening(route: tuple[str, str]) -> tuple[Scope, ...]:
+            return ROUTES["GET" if route[0] == "HEAD" else route[0], route[1]][0]
+
+        for route in sorted(routes):
+            scopes = opening(route)
             for scope, (_, text) in keys_of.items():
-                expected = 200 if needed in (None, scope) else 403
-                assert (await status(route, text)).status_code == expected, (route, scope)
-            assert (await status(route, former)).status_code == 200
-            nothing = await status(route, None)
-            if needed is None:
-                assert nothing.status_code == 200
+                status = (await answered(route, text)).status_code
+                assert status == 403 if scopes and scope not in scopes else status in (200, 202, 204), (route, scope)
+                assert (await answered(route, revoked_of[scope][1])).status_code == status, (route, scope)
+                for refused in (wrong(text), expired_of[scope][1]):
+                    assert (await answered(route, refused)).status_code == (401 if scopes else status), (route, scope)
+            nothing = await answered(route, None)
+            if not scopes:
+                assert nothing.is_success, route
             elif route[1] == "/v1/status":
                 assert nothing.status_code == 200
                 if route[0] == "GET":
                     assert nothing.json() == {"release": {"id": "r1"}}
             else:
                 assert (nothing.status_code, nothing.headers["WWW-Authenticate"]) == (401, "Bearer"), route
-        written(path, *(key for key, _ in keys_of.values()))
-        await eventually(lambda: "revoked" not in str(service.app.state.service.status()["access"]["keys"]))
-        for route, (needed, _) in ROUTES.items():
-            assert (await status(route, former)).status_code == (200 if needed is None else 401), route
-        whole = (await status(("GET", "/v1/status"), keys_of[Scope.ADMIN][1])).json()
-        assert whole["access"]["keys"] == sorted(f"{key.name} ({key.id})" for key, _ in keys_of.values())
-        assert "lorank_" + revoked.id not in str(whole)
+        written(path, *lasting)
+        former = {str(key) for key, _ in revoked_of.values()}
+        await eventually(lambda: not former & {*service.app.state.service.status()["access"]["keys"]})
+        for route in sorted(routes):
+            for _, text in revoked_of.values():
+                refused_now = bool(opening(route)) and (await answered(route, text)).status_code != 401
+                assert not refused_now, route
+        whole = (await answered(("GET", "/v1/status"), keys_of[Scope.ADMIN][1])).json()
+        assert whole["access"]["keys"] == sorted(map(str, lasting))
+        assert not [key.id for key in lasting if f"lorank_{key.id}" in str(whole)]
+        documented = (await service.http.get("/openapi.json")).json()
         schemes: list[dict[str, list[str]]] = [{name: []} for name in documented["components"]["securitySchemes"]]
-        for (method, target), (needed, _) in ROUTES.items():
-            if method != "HEAD" and target != "/openapi.json":
-                page = documented["paths"][target][method.lower()]
-                assert ({"401", "403"} <= set(page["responses"])) == (needed is not None), target
-                assert page.get("security") == (None if needed is None else schemes), target
+        pages = {
+            (method.upper(), target.replace("{user_id}", "{user_id:path}")): page
+            for target, methods in documented["paths"].items()
+            for method, page in methods.items()
+        }
+        for route, page in pages.items():
+            assert ({"401", "403"} <= set(page["responses"])) == bool(ROUTES[route][0]), route
+            assert page.get("security") == (schemes if ROUTES[route][0] else None), route
+        assert {route for route, (scopes, _) in ROUTES.items() if scopes} <= set(pages)
+
+
+async def test_pages_of_a_public_key_may_ask_for_arms_and_for_nothing_else(
+    settings: Settings, publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.publish()
+    other = "https://other.example"
+    key, text = new_key(Scope.ARMS, per_second=0.001, burst=1)
+    server, secret = new_key(Scope.RANK)
+    held_by_others, _ = new_key(Scope.ARMS, origins=(other,))
+    path = written(tmp_path / "keys.json", key, server, held_by_others)
+    async with running(settings.model_copy(update={"keys": path})) as service:
+
+        async def asked(origin: str | None, text: str | None, method: str = "POST") -> httpx2.Response:
+            given = {"Origin": origin, "Authorization": text and f"Bearer {text}"}
+            content = json.dumps({"user_id": "u1"}) if method == "POST" else None
+            headers = {name: value for name, value in given.items() if value}
+            return await service.http.request(method, "/v1/arms", content=content, headers=headers)
+
+        def readable_by(answer: httpx2.Response) -> str | None:
+            return answer.headers.get("Access-Control-Allow-Origin")
+
+        before = await asked(ORIGIN, None, "OPTIONS")
+        assert (before.status_code, readable_by(before)) == (204, ORIGIN)
+        assert before.headers["Access-Control-Allow-Headers"] == "Authorization, Content-Type"
+        strange = await asked("https://evil.example", None, "OPTIONS")
+        assert (strange.status_code, readable_by(strange)) == (403, None)
+        for origin in (other, "https://evil.example", "null", None):
+            refused = await asked(origin, text)
+            assert (refused.status_code, readable_by(refused)) == (403, None), origin
+        answer = await asked(ORIGIN, text)
+        assert (answer.status_code, readable_by(answer), answer.headers["Vary"]) == (200, ORIGIN, "Origin")
+        assert answer.json()["experiments"] == []
+        limited = await asked(ORIGIN, text)
+        assert (limited.status_code, readable_by(limited)) == (429, ORIGIN)
+        assert readable_by(await asked(ORIGIN, secret)) is None
+        for target in ("/v1/rank", "/v1/status"):
+            headers = {"Origin": ORIGIN, "Authorization": f"Bearer {secret}"}
+            assert readable_by(await service.http.post(target, json=BODY, headers=headers)) is None
+            preflight = await service.http.request("OPTIONS", target, headers={"Origin": ORIGIN})
+            assert (preflight.status_code, readable_by(preflight)) == (405, None)
+
+
+ARMS = """
+[[layers]]
+name = "home"
+
+[[layers.experiments]]
+name = "colours"
+sticky_days = 1
+
+[[layers.experiments.arms]]
+name = "red"
+weight = 1
+[[layers.experiments.arms]]
+name = "blue"
+weight = 1
+knowledge = "off"
+"""
+
+
+async def test_the_arms_are_those_that_a_ranking_names_and_nothing_is_written(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys, tmp_path: Path
+) -> None:
+    publisher.publish()
+    path = tmp_path / "experiments.toml"
+    path.write_text(ARMS)
+    async with running(settings.model_copy(update={"experiments": path})) as service:
+
+        async def arms(body: dict[str, Any]) -> Any:
+            answer = await service.http.post("/v1/arms", json=body)
+            assert answer.status_code == 200, answer.text
+            return answer.json()["experiments"]
+
+        units: list[dict[str, Any]] = [{"user_id": f"u{at}"} for at in range(20)]
+        units += [{"user_id": "u0", "unit": "session"}, {"user_id": "", "unit": "session"}, {"user_id": "", "unit": 7}]
+        units += [{"user_id": "null"}, {"user_id": ""}]
+        asked = [await arms(unit) for unit in units]
+        assert not store.keys(f"{keys.prefix}:*:arms")
+        assert not store.exists(keys.exposures)
+        ranked = [await service.rank(unit["user_id"], unit=unit.get("unit")) for unit in units]
+        assert asked == [answer["experiments"] for answer in ranked]
+        assert {arm["arm"] for arms in asked for arm in arms} == {"red", "blue"}
+        store.hset(keys.unit_arms("u0"), mapping={"colours__0": "red"})
+        store.hset(keys.unit_arms("u1"), mapping={"colours__0": "red"})
+        assert [(await arms({"user_id": user}))[0]["arm"] for user in ("u0", "u1")] == ["red", "red"]
+        wrong = await service.http.post("/v1/arms", json={"user_id": "u", "candidates": []})
+        assert (wrong.status_code, wrong.json()["error"]["field"]) == (422, "candidates")
+
+
+async def test_a_key_has_quotas_of_bytes_and_of_new_users(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys, tmp_path: Path
+) -> None:
+    publisher.publish()
+    both = [Scope.RANK, Scope.FEEDBACK]
+    key, text = ApiKey.new("shop", both, bytes_per_minute=1000, new_users_per_minute=3)
+    path = written(tmp_path / "keys.json", key)
+    async with running(settings.model_copy(update={"keys": path})) as service:
+        lines = {"Authorization": f"Bearer {text}"}
+
+        async def fed(*users: str) -> httpx2.Response:
+            events = [{"user_id": user, "item_id": "a", "value": 5} for user in users]
+            return await service.http.post("/v1/feedback", json={"events": events}, headers=lines)
+
+        many = await fed("n1", "n2", "n3", "n4")
+        assert (many.status_code, many.json()["error"]["code"], many.headers["Retry-After"]) == (
+            429,
+            "rate_limited",
+            "60",
+        )
+        assert not store.keys(f"{keys.prefix}:*:history")
+        assert not store.exists(keys.interactions)
+        assert (await fed("n1", "n2")).status_code == 200
+        assert (await fed("n1", "n2")).status_code == 200  # known by now
+        refused = await fed("n3", "n4")
+        assert (refused.status_code, refused.headers["RateLimit-Limit"]) == (429, "3;w=60")
+        assert 1 <= int(refused.headers["Retry-After"]) <= 20
+        assert store.keys(f"{keys.prefix}:*n3*:history") == []
+        assert (await fed("n3")).status_code == 200
+        long = await service.http.post("/v1/rank", json=BODY | {"context": {"x": "y" * 900}}, headers=lines)
+        assert (long.status_code, long.headers["RateLimit-Limit"]) == (429, "1000;w=60")
+        longer = await service.http.post("/v1/rank", json=BODY | {"context": {"x": "y" * 1000}}, headers=lines)
+        assert (longer.status_code, longer.headers["Retry-After"]) == (429, "60")
+
+
+def test_a_public_key_is_not_what_others_are() -> None:
+    new_key(Scope.ARMS)
+    for scopes, limits in (
+        ([Scope.ARMS], {"per_second": 1.0}),
+        ([Scope.ARMS], {"origins": (ORIGIN,)}),
+        ([Scope.RANK], {"per_second": 1.0, "origins": (ORIGIN,)}),
+        ([Scope.ARMS, Scope.RANK], {"per_second": 1.0, "origins": (ORIGIN,)}),
+        ([Scope.ARMS], {"per_second": 1.0, "origins": ("*",)}),
+        ([Scope.ARMS], {"per_second": 1.0, "origins": (f"{ORIGIN}/",)}),
+    ):
+        with pytest.raises(ValidationError, match=r"origins|rate"):
+            ApiKey.new("web", scopes, **limits)
 
 
 async def test_a_refused_body_is_not_read(settings: Settings, publisher: Publisher, tmp_path: Path) -> None:
@@ -266,6 +467,12 @@ def test_the_command_makes_lists_and_revokes(file: Path, capsys: pytest.CaptureF
         Access(file, 1.0).check(headers(f"Bearer {text}"), Scope.RANK)
     assert run("revoke", "shop") == (0, ["1 revoked"])
     assert run("revoke", "shop") == (1, ["no key has the id or name shop"])
+    status, _ = run("add", "web", "--public", "--origin", ORIGIN)
+    (public,) = KeysFile.parse(file.read_bytes()).keys
+    assert (status, public.scopes, public.origins, public.per_second) == (0, (Scope.ARMS,), (ORIGIN,), 50.0)
+    assert run("add", "loader", "--scope", "feedback", "--user-events-per-minute", "5000")[0] == 0
+    status, lines = run("list")
+    assert [ORIGIN in lines[1], "5000 events of a user/min" in lines[2]] == [True, True]
     assert not [path for path in file.parent.iterdir() if path.name not in ("keys.json", "keys.json.lock")]
 
 
@@ -274,6 +481,12 @@ def test_a_wrong_name_or_file_is_one_line_and_loses_nothing(file: Path, capsys: 
     assert "name: " in capsys.readouterr().err
     assert keys(["add", "shop", "--scope", "rank", "--per-second", "0"]) == 2
     assert "per_second: " in capsys.readouterr().err
+    assert keys(["add", "web", "--public"]) == 2
+    assert "origins" in capsys.readouterr().err
+    assert keys(["add", "web", "--public", "--scope", "rank", "--origin", ORIGIN]) == 2
+    assert "the scope arms alone" in capsys.readouterr().err
+    assert keys(["add", "shop"]) == 2
+    assert "scopes: " in capsys.readouterr().err
     assert keys(["add", "shop", "--scope", "rank", "--burst", "9"]) == 2
     assert "goes with a rate" in capsys.readouterr().err
     assert not file.exists()

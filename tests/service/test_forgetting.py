@@ -198,7 +198,7 @@ async def test_the_export_is_all_that_is_stored_and_readable(
     assert OTHER not in answer.text
     nobody = (await service.http.get("/v1/users/never-seen/export")).json()
     assert nobody["stored"] == {"history": [], "profile": None, "knowledge": {}, "arms": {}, "texts": None,
-                                "interactions": [], "exposures": []}  # fmt: skip
+                                "interactions": [], "exposures": [], "served_lists": 0}  # fmt: skip
 
 
 @pytest.mark.parametrize("user", ["a/b", "a/export", "ünï %2F", "{u:x}", "1"])
@@ -409,7 +409,7 @@ async def test_no_worker_writes_an_old_record_back(
         try:
             await eventually(ready, seconds=60)
             tasks = [asyncio.create_task(ask()) for _ in range(4)]
-            await asyncio.sleep(1.0)
+            await eventually(lambda: answers["/v1/rank 200"] > 20 and answers["/v1/feedback 200"] > 20, seconds=60)
             async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
                 receipt = (await http.delete(f"/v1/users/{WHO}")).json()
                 await asyncio.sleep(0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import subprocess
 import threading
 import time
@@ -31,10 +32,10 @@ def environment(
 class Callers:
     """Clients that send one request after the other over connections that they keep, until they are refused one."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.answers: Counter[str] = Counter()
         self.closing = 0
-        self._port, self._lock = port, threading.Lock()
+        self._port, self._tls, self._lock = port, tls, threading.Lock()
         self._threads = [threading.Thread(target=self._call) for _ in range(CLIENTS)]
 
     def start(self) -> None:
@@ -46,7 +47,7 @@ class Callers:
             thread.join()
 
     def _call(self) -> None:
-        client = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        client = connection_to(self._port, self._tls)
         answer = ""
         while answer != "refused":
             try:
@@ -65,9 +66,16 @@ class Callers:
             time.sleep(0.005)  # the processor is not what is tested
 
 
-def ready(port: int) -> int:
+def connection_to(port: int, tls: ssl.SSLContext | None) -> http.client.HTTPConnection:
+    """A connection that is made with its first request."""
+    if tls is None:
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    return http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=tls)
+
+
+def ready(port: int, tls: ssl.SSLContext | None = None) -> int:
     """Status of /readyz; 0 while nobody listens."""
-    client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    client = connection_to(port, tls)
     try:
         client.request("GET", "/readyz")
         return client.getresponse().status

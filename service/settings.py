@@ -18,6 +18,9 @@ from models.contract.prefixes import own_folder
 
 PREFIX = "LORANK_"
 
+CLIENT_KEY = f"{PREFIX}API_KEY"
+"""Variable of whoever calls a service (offline/jobs/calls.py); the service takes nothing from it."""
+
 _REMOVED = {
     f"{PREFIX}TABLES": "item tables are mapped from the artifact folder; unset it and delete its folder",
     f"{PREFIX}NOBODY": "the release brings the list of its configuration; set data.nobody there and run `refresh`",
@@ -163,7 +166,9 @@ class Settings(BaseModel):
         """
         values: dict[str, str] = {}
         for variable, value in environment.items():
-            if not variable.startswith(PREFIX) or _SERVICE_LINK.fullmatch(f"{variable}={value}"):
+            if not variable.startswith(PREFIX) or variable == CLIENT_KEY:
+                continue
+            if _SERVICE_LINK.fullmatch(f"{variable}={value}"):
                 continue
             name = variable.removeprefix(PREFIX).lower()
             if name not in cls.model_fields or variable != variable.upper():

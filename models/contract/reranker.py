@@ -156,9 +156,9 @@ class RerankerManifest(BaseModel):
         """Fields that prompts carry (``models.contract.leaving``); None if nothing tells."""
         if self.item_columns is None:
             return None
-        told = [f"users.{name}" for name in self.prompt.profile_fields]
-        told += [f"items.{column}" for column in self.item_columns]
-        return frozenset([*told, *([HISTORY] if self.prompt.history else [])])
+        fields = [f"users.{name}" for name in self.prompt.profile_fields]
+        fields += [f"items.{column}" for column in self.item_columns]
+        return frozenset([*fields, *([HISTORY] if self.prompt.history else [])])
 
     def mixes(self, events: int) -> bool:
         """Whether mixing was shown to help users with a history of so many events."""

@@ -254,10 +254,10 @@ def _ids_told(job: Job, catalogue: Catalogue) -> Iterator[str]:
         return
     fields = carried_fields(job, producers_of(job.config.feature_schema))
     for column in sorted(field.removeprefix("items.") for field in fields if field.startswith("items.")):
-        told = [item == str(features[column]) for item, features in catalogue.items.items() if features.get(column)]
-        if 2 * sum(told) > len(told):
+        copies = [item == str(features[column]) for item, features in catalogue.items.items() if features.get(column)]
+        if 2 * sum(copies) > len(copies):
             yield (
-                f"items.{column} holds the ids of {sum(told)} of {len(told)} items, and ids never go to "
+                f"items.{column} holds the ids of {sum(copies)} of {len(copies)} items, and ids never go to "
                 f"{outlet.address} ({outlet.place}): take {{{column}}} out of [data.texts]"
             )
 

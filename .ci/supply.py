@@ -132,8 +132,8 @@ def licence_faults(packages: list[Package], rules: Rules) -> list[str]:
         if not is_allowed(package.licence, rules.allowed):
             faults.append(
                 f"{package.name} {package.version} has the licence {package.licence!r}, which is not allowed: read it, "
-                f"then add it to licences.allowed in {RULES.name}, or the package to licences.exceptions with the reason "
-                "or, if its metadata are unclear, to licences.reviewed; or do without the package"
+                f"then add it to licences.allowed in {RULES.name}, or the package to licences.exceptions with the "
+                "reason or, if its metadata are unclear, to licences.reviewed; or do without the package"
             )
     return faults
 

@@ -240,9 +240,10 @@ class LLMClient:
     def _announce(self, prompts: Collection[Prompt], label: str) -> None:
         """Say where prompts go and what they carry, before the first is sent. MayNotLeaveError if any may not."""
         self._check(prompts)
-        if self.outlet is not None:
-            to = f"{self.outlet.address} ({self.outlet.place})"
-            print(f"{label}: {len(prompts):,} prompts go to {to} and carry {in_words(_carried(prompts))}", flush=True)
+        if self.outlet is not None and self.budget.max_tokens != 0:
+            to, most = f"{self.outlet.address} ({self.outlet.place})", "at most " if self.budget != Budget() else ""
+            fields = in_words(_carried(prompts))
+            print(f"{label}: {most}{len(prompts):,} prompts go to {to} and carry {fields}", flush=True)
 
     def _check(self, prompts: Iterable[Prompt]) -> None:
         """MayNotLeaveError if one of the prompts carries what may not leave."""

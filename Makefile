@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-check serve refresh status test test-all test-vllm chaos chaos-short soak bench lint format lock clean
+.PHONY: help install demo demo-check serve refresh status test test-all test-vllm chaos chaos-short soak bench lint sbom format lock clean
 
 help:  ## Show the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ lint: $(INSTALLED)  ## ruff, mypy --strict, import-linter, names, hadolint, comp
 	$(RUN) .ci/names.py
 	$(VENV)/bin/hadolint Dockerfile
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+sbom: $(INSTALLED)  ## What is installed: bill of materials and licences in var/supply; fails on a licence or an advisory
+	$(RUN) .ci/supply.py var/supply
 
 format: $(INSTALLED)  ## Rewrite the sources in the project's style
 	$(VENV)/bin/ruff check --fix .

@@ -24,6 +24,7 @@ from offline.config import DEMO_EXPERIMENTS
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
+from offline.jobs.calls import authorization, refusal
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job, step
 from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
@@ -47,7 +48,7 @@ def run_demo(job: Job, port: int, check: bool) -> int:
             refresh(job)
             with (
                 running_service(job, port, experiments()) as service,
-                httpx2.Client(base_url=service.url, timeout=10.0) as client,
+                httpx2.Client(base_url=service.url, timeout=10.0, headers=authorization()) as client,
             ):
                 showcase = _Showcase(job, client)
                 showcase.rank()
@@ -102,8 +103,7 @@ class _Showcase:
         """Tell the service that the user disliked the three films at the head, and rank again: it reads its writes."""
         user = self._log.user_ids[self._user]
         events = [{"user_id": user, "item_id": item["id"], "value": 1.0} for item in self.first["items"][:3]]
-        answer = self._client.post("/v1/feedback", json={"events": events})
-        answer.raise_for_status()
+        self._answer("feedback", {"events": events})
         self.second = self._rank()
         now = {item["id"]: item for item in self.second["items"]}
         print("\n== POST /v1/feedback: one star for each of the first three; the next answers know it")
@@ -152,8 +152,13 @@ class _Showcase:
     def _rank(self) -> dict[str, Any]:
         candidates = [{"id": item} for item in self._candidates]
         body = {"user_id": self._log.user_ids[self._user], "candidates": candidates, "deadline_ms": 2000}
-        response = self._client.post("/v1/rank", json=body)
-        response.raise_for_status()
+        return self._answer("rank", body)
+
+    def _answer(self, scope: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer of a route, which has the name of its scope. DataError if it is none."""
+        response = self._client.post(f"/v1/{scope}", json=body)
+        if response.status_code != 200:
+            raise DataError(refusal(response, scope))
         answer: dict[str, Any] = response.json()
         return answer
 

@@ -25,6 +25,7 @@ from offline.config import SamplesConfig
 from offline.data.catalogue import DataError
 from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
+from offline.jobs.calls import authorization, refusal
 from offline.jobs.steps import Job
 from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
@@ -200,7 +201,7 @@ async def replay(url: str, visits: list[Visit], top_k: int, rate: float | None, 
     """
     result, started = Replayed(), time.monotonic()
     with tqdm(total=len(visits), desc="  replay", unit="request", disable=not progress) as bar:
-        async with httpx2.AsyncClient(base_url=url, timeout=30.0) as client:
+        async with httpx2.AsyncClient(base_url=url, timeout=30.0, headers=authorization()) as client:
             try:
                 await _all_lanes(client, visits, top_k, rate, result, bar)
             except* DataError as problems:
@@ -210,10 +211,12 @@ async def replay(url: str, visits: list[Visit], top_k: int, rate: float | None, 
 
 
 def dropped(url: str) -> int:
-    """Number of exposures that the service has dropped since it started, or still cannot write."""
+    """Number of exposures that the service has dropped since it started, or still cannot write. DataError if it does
+    not tell."""
     for _ in range(_ATTEMPTS):
-        status = httpx2.get(f"{url}/v1/status", timeout=30.0)
-        status.raise_for_status()
+        status = httpx2.get(f"{url}/v1/status", timeout=30.0, headers=authorization())
+        if status.status_code != 200 or "exposures" not in status.json():  # a caller without a key gets a short answer
+            raise DataError(refusal(status, "admin"))
         exposures = status.json()["exposures"]
         if not exposures["queued"]:
             break
@@ -271,7 +274,7 @@ async def _sent(client: httpx2.AsyncClient, path: str, body: dict[str, Any], res
                 answer: dict[str, Any] = response.json()
                 return answer
             if response.status_code not in (429, 503):
-                raise DataError(f"the service refused {path}: {response.text[:500]}")
+                raise DataError(refusal(response, path.rpartition("/")[2]))
         result.repeated += 1
         await asyncio.sleep(_PAUSE_S)
     raise DataError(f"the service at {client.base_url} does not answer {path}")

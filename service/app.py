@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from fastapi import FastAPI
 
 from models.contract.keys import Keys
+from models.contract.leaving import Outlet, in_words
 from models.contract.reranker import RerankerError
 from models.valkey.embedded import embedded_redis
 from service.ab.reloading import ReloadingExperiments
@@ -44,6 +45,9 @@ from service.telemetry import Telemetry
 
 WAIT_SECONDS = 0.1
 """Between two looks at whether a release is loaded."""
+
+_LIST = "set it to {commas} to let them (docs/security.md), or use a server on this machine"
+_TUNE_AGAIN = "run `python -m offline tune-reranker`, which notes them"
 
 log = logging.getLogger(__name__)
 
@@ -109,11 +113,20 @@ def _tuned(settings: Settings) -> Tuned | None:
     if settings.reranker is None:
         return None
     try:
-        return read_reranker(settings.reranker)
+        tuned = read_reranker(settings.reranker)
     except (RerankerError, OSError) as error:
         raise SettingsError(
             f"LORANK_RERANKER: {settings.reranker} cannot be used: {error}; `python -m offline tune-reranker` writes it"
         ) from error
+    carried, outlet = tuned[0].carried, _outlet(settings)
+    if refusal := outlet.refusal(carried, "LORANK_RERANKER_MAY_LEAVE", _TUNE_AGAIN if carried is None else _LIST):
+        raise SettingsError(refusal)
+    log.info("the reranker's prompts go to %s (%s) and carry %s", outlet.address, outlet.place, in_words(carried))
+    return tuned
+
+
+def _outlet(settings: Settings) -> Outlet:
+    return Outlet.to(settings.reranker_url or "", settings.reranker_may_leave)
 
 
 async def _assemble(
@@ -205,7 +218,7 @@ def _reranker(settings: Settings, tuned: Tuned, telemetry: Telemetry, stack: con
     watch = CanaryWatch(server, manifest, settings.rerank_check_seconds)
     gates = Gates(slots, settings.rerank_least_ms / 1000.0, settings.rerank_margin)
     stack.push_async_callback(_stop, asyncio.create_task(watch.watch(), name="reranker"))
-    return VllmReranker(server, manifest, items, watch, gates, telemetry)
+    return VllmReranker(server, manifest, items, watch, gates, telemetry, _outlet(settings))
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

@@ -8,15 +8,18 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from models.contract.leaving import FieldName, is_loopback
 from models.contract.prefixes import own_folder
 
 PREFIX = "LORANK_"
+
+CLIENT_KEY = f"{PREFIX}API_KEY"
+"""Variable of whoever calls a service (offline/jobs/calls.py); the service takes nothing from it."""
 
 _REMOVED = {
     f"{PREFIX}TABLES": "item tables are mapped from the artifact folder; unset it and delete its folder",
@@ -34,6 +37,11 @@ _Positive = Annotated[int, Field(ge=1)]
 
 Reads = Literal["primary", "replicas"]
 """Of whom reads of users are asked first, in a Redis Cluster."""
+
+
+def _listed(value: object) -> object:
+    """The parts of a text with commas between them."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class SettingsError(ValueError):
@@ -74,6 +82,8 @@ class Settings(BaseModel):
     ``exposure_queue``   exposures that wait in a worker's memory for Redis; beyond it they are dropped and counted
     ``reranker``         folder that `tune-reranker` wrote; with ``reranker_url``, the model server that serves it
     ``reranker_model``   name under which it is served; None means the one in the folder
+    ``reranker_may_leave``  fields that prompts may carry there, with commas between (docs/security.md); None: all to a
+                         server on this machine, none to another
     ``rerank_slots``     requests at the model server at once, of all workers; further ones keep the CTR model's order
     ``rerank_least_ms``  time that must be left for asking to make sense
     ``rerank_margin``    log-odds from first to last of a head beyond which its order is clear anyway; None: never
@@ -124,6 +134,7 @@ class Settings(BaseModel):
     reranker_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
     reranker_model: str | None = None
     reranker_api_key: Annotated[str | None, Field(repr=False)] = None
+    reranker_may_leave: Annotated[tuple[FieldName, ...], BeforeValidator(_listed)] | None = None
     rerank_slots: _Positive = 4
     rerank_least_ms: Annotated[float, Field(ge=0)] = 20.0
     rerank_margin: Annotated[float, Field(gt=0)] | None = None
@@ -174,7 +185,9 @@ class Settings(BaseModel):
         """
         values: dict[str, str] = {}
         for variable, value in environment.items():
-            if not variable.startswith(PREFIX) or _SERVICE_LINK.fullmatch(f"{variable}={value}"):
+            if not variable.startswith(PREFIX) or variable == CLIENT_KEY:
+                continue
+            if _SERVICE_LINK.fullmatch(f"{variable}={value}"):
                 continue
             name = variable.removeprefix(PREFIX).lower()
             if name not in cls.model_fields or variable != variable.upper():
@@ -205,14 +218,6 @@ class Settings(BaseModel):
         if settings.max_body_bytes > settings.max_unfinished_bytes:
             raise SettingsError(f"{PREFIX}MAX_BODY_BYTES exceeds {PREFIX}MAX_UNFINISHED_BYTES")
         return settings
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine reaches the host. Of names "localhost" alone is: others may come to mean more."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _unknown(variable: str) -> str:

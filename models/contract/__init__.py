@@ -23,6 +23,7 @@ requests      requests to the next job, receipts among them; reports and texts t
 unknown_keys  what is wrong with a configuration file, and which key was meant in place of an unknown one
 profile       raw features of a user
 prompts       the prompt of the reranker, which events it tells, and values made harmless inside prompts
+leaving       fields that prompts carry, and the servers that may read them
 graphemes     where a text may be cut without splitting what people see as one character
 reranker      manifest of a reranker, its calibration and canaries, and the mix with CTR scores
 rerank_items  names, texts and vectors of items, for prompts

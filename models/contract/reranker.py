@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from models.contract.arrays import FloatArray
 from models.contract.artifact import Digest, ModelName
+from models.contract.leaving import HISTORY
 from models.contract.prompts import PromptParts, RerankPrompt
 from models.contract.schema import FrozenConfig
 
@@ -118,6 +119,7 @@ class RerankerManifest(BaseModel):
     fitted_to   the CTR model beside which weight and band were found; None in manifests older than this field
     tolerance   by how much a probability of a canary may differ, as another implementation rounds otherwise
     items       SHA-256 of the file of items beside the manifest
+    item_columns  of which the items' names and texts were written; None in manifests older than this field
     metrics     measured offline, on the named splits
     """
 
@@ -137,6 +139,7 @@ class RerankerManifest(BaseModel):
     canaries: tuple[Canary, ...] = ()
     tolerance: Probability = 0.1
     items: Digest
+    item_columns: tuple[str, ...] | None = None
     trained_until_ms: int
     metrics: Mapping[str, float] = {}
 
@@ -147,6 +150,15 @@ class RerankerManifest(BaseModel):
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise RerankerError(f"reranker manifest is not understood: {error}") from error
+
+    @property
+    def carried(self) -> frozenset[str] | None:
+        """Fields that prompts carry (``models.contract.leaving``); None if nothing tells."""
+        if self.item_columns is None:
+            return None
+        fields = [f"users.{name}" for name in self.prompt.profile_fields]
+        fields += [f"items.{column}" for column in self.item_columns]
+        return frozenset([*fields, *([HISTORY] if self.prompt.history else [])])
 
     def mixes(self, events: int) -> bool:
         """Whether mixing was shown to help users with a history of so many events."""

@@ -107,6 +107,12 @@ class TextsConfig(BaseModel):
         unsaid = {"language"} if self.spoken is ENGLISH else set()
         return {**self.model_dump(mode="json", exclude=unsaid), "event": "{item.name}"}
 
+    @property
+    def item_columns(self) -> tuple[str, ...]:
+        """Columns of which items' texts, names and topics are written."""
+        topics = (self.topics_column,) if self.topics_column else ()
+        return tuple(dict.fromkeys((*columns_of(self.item), *columns_of(self.name), *topics)))
+
     def describes(self, features: Mapping[str, Any]) -> bool:
         """Whether there is anything to tell of an item: a value in any column that its template names."""
         return any(features.get(column) not in (None, "", [], ()) for column in columns_of(self.item))

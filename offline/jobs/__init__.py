@@ -14,5 +14,6 @@ dry_run         what a refresh would do and cost
 status          what is live, what each producer holds, what the last runs did and cost
 prometheus      the same as metrics in a file
 forecast        what more users would take
+calls           calls of jobs to a running service: the API key, and refusals in words
 verify          logged requests answered anew by torch, and compared with what the service answered
 """

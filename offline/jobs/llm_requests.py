@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models.contract.leaving import IMPORTED
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.dataset import open_dataset
 from offline.data.languages.english import ENGLISH
@@ -26,10 +27,12 @@ from offline.jobs.steps import Job
 from offline.knowledge.config import MULTILINGUAL_ENCODER, PACKAGED_ENCODER
 from offline.knowledge.inputs import ProducerInputs
 from offline.knowledge.knowledge_texts import Answered, Ask, KnowledgeTexts, closing
+from offline.knowledge.prompts import item_fields, taste_fields
 from offline.knowledge.quality import Usable, problem, usable
 from offline.knowledge.run import ORDER, KnowledgeRun, producers_of
 from offline.llm.batches import REFUSED_RUNS
 from offline.llm.cache import cache_key, stored_answers
+from offline.llm.client import REMEDY, SETTING
 from offline.llm.protocol import Answers, Prompt
 from offline.llm.session import LLMSession, open_session
 from offline.training.samples import split_samples
@@ -207,6 +210,26 @@ def kinds_of_texts(job: Job, names: Sequence[str]) -> tuple[str, ...]:
     """The kinds of texts that these producers read, in the order in which they are asked for."""
     kinds = dict.fromkeys(kind for name in ORDER if name in names for kind in TEXTS[name])
     return tuple(kind for kind in kinds if kind != "shifts" or job.config.knowledge.liber.shift)
+
+
+def carried_fields(job: Job, names: Sequence[str]) -> frozenset[str]:
+    """Fields that the questions of these producers carry (models/contract/leaving.py)."""
+    kinds, vocabulary = kinds_of_texts(job, names), job.config.data.texts
+    fields = item_fields(vocabulary) if "items" in kinds else frozenset[str]()
+    if kinds and kinds != ("items",):
+        fields |= taste_fields(vocabulary)
+    if "shifts" in kinds and (texts := imported_texts(job)) is not None:
+        fields |= {IMPORTED for text in texts.users if text.partition is not None}
+    return fields
+
+
+def not_let_out(job: Job, names: Sequence[str]) -> str:
+    """Why the questions of these producers may not go to the server of the language model; "" if they may, also where
+    the model is in this process."""
+    outlet = job.config.llm.outlet
+    if outlet is None or outlet.allowed is None:
+        return ""
+    return outlet.refusal(carried_fields(job, names), SETTING, REMEDY)
 
 
 def data_of(job: Job) -> tuple[Catalogue, InteractionLog]:

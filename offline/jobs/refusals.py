@@ -22,7 +22,7 @@ from offline.data.files import file_digest
 from offline.data.log import InteractionLog
 from offline.data.rules import Findings
 from offline.jobs.events import look_for_events
-from offline.jobs.llm_requests import TEXTS, imported_texts, language_lines
+from offline.jobs.llm_requests import TEXTS, carried_fields, imported_texts, language_lines, not_let_out
 from offline.jobs.outlook import outlook
 from offline.jobs.rates import line_of_training, measure
 from offline.jobs.runs import check_owner
@@ -150,6 +150,7 @@ def of_log(job: Job, catalogue: Catalogue, log: InteractionLog) -> Findings:
     findings = outlook(job.config, catalogue, log, splits)
     labels = one_label_warnings(splits, liked)
     findings.warnings += [*language_lines(job), *labels, *_idle_settings(job, catalogue, supply)]
+    findings.errors += _ids_told(job, catalogue)
     coverage = _coverage(job, supply)
     if (job.models / "report.json").is_file():  # records of what is live go on without a new release
         findings.warnings += coverage
@@ -191,6 +192,8 @@ def _contradictions(job: Job) -> Iterator[str]:
     for name in names:
         if fault := shape_fault(name, config.knowledge, schema):
             yield f"feature_schema.knowledge: {name} {fault}"
+    if refusal := not_let_out(job, names):
+        yield refusal
 
 
 def _unusable(job: Job) -> Iterator[str]:
@@ -242,6 +245,21 @@ def _idle_settings(job: Job, catalogue: Catalogue, supply: Supply) -> Iterator[s
     column = job.config.data.texts.topics_column
     if column and catalogue.items and not any(features.get(column) for features in catalogue.items.values()):
         yield f'data.texts.topics_column: no item has a value in {column!r}; "" switches topics off'
+
+
+def _ids_told(job: Job, catalogue: Catalogue) -> Iterator[str]:
+    """Columns of items' ids that prompts would carry to a server with a list of fields, in words."""
+    outlet = job.config.llm.outlet
+    if outlet is None or outlet.allowed is None:
+        return
+    fields = carried_fields(job, producers_of(job.config.feature_schema))
+    for column in sorted(field.removeprefix("items.") for field in fields if field.startswith("items.")):
+        copies = [item == str(features[column]) for item, features in catalogue.items.items() if features.get(column)]
+        if 2 * sum(copies) > len(copies):
+            yield (
+                f"items.{column} holds the ids of {sum(copies)} of {len(copies)} items, and ids never go to "
+                f"{outlet.address} ({outlet.place}): take {{{column}}} out of [data.texts]"
+            )
 
 
 def _coverage(job: Job, supply: Supply) -> list[str]:

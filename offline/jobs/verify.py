@@ -23,6 +23,7 @@ from models.contract.items import ItemTable
 from offline.data.catalogue import DataError
 from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
+from offline.jobs.calls import authorization, refusal
 from offline.jobs.steps import Job
 from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge
@@ -68,7 +69,7 @@ def verify(job: Job, url: str | None, count: int) -> Verification:
     log, report = InteractionLog.load(job.log), TrainingReport.load(job.models / "report.json")
     knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
     if url is not None:
-        _send(url, log, count)
+        send(url, log, count)
     with open_store(job.data_dir, job.config.name) as store:
         live = live_release(store)
         until = time.monotonic() + _WAIT_SECONDS  # exposures are written in the background
@@ -132,13 +133,13 @@ class _Replay:
         return float(np.abs(torch.sigmoid(logits).numpy() - np.array(exposure.scores, np.float32)).max())
 
 
-def _send(url: str, log: InteractionLog, count: int) -> None:
-    """DataError if a request of ``bodies`` is not answered."""
-    with httpx2.Client(base_url=url, timeout=10.0) as client:
+def send(url: str, log: InteractionLog, count: int) -> None:
+    """Send ``bodies`` to a service. DataError if one of them is not answered."""
+    with httpx2.Client(base_url=url, timeout=10.0, headers=authorization()) as client:
         for body in bodies(log, count):
             response = client.post("/v1/rank", json=body)
             if response.status_code != 200:
-                raise DataError(f"the service answered {response.status_code}: {response.text[:300]}")
+                raise DataError(refusal(response, "rank"))
 
 
 def bodies(log: InteractionLog, count: int) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.contract.arrays import BoolArray, IntArray
+from models.contract.leaving import IMPORTED
 from models.contract.schema import FeatureSchema
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
@@ -36,6 +37,9 @@ from offline.llm.protocol import Prompt
 
 if TYPE_CHECKING:  # it loads polars, which a refresh without imports does not need
     from offline.data.texts_import import ImportedTexts
+
+
+_IMPORTED, _NOTHING = frozenset([IMPORTED]), frozenset[str]()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +218,13 @@ class KnowledgeTexts:
         vocabulary, tokens = self._vocabulary, self._config.liber.shift_tokens
         compared = {at for partition in asked for at in (partition - 1, partition)}
         tastes = {at: taste(vocabulary, self.facts[at], said[at] or "") for at in compared}
-        prompts = [shift_prompt(vocabulary, tastes[at - 1], tastes[at], tokens) for at in asked]
+        quoted = self._about_partitions.keys()
+        prompts = [
+            shift_prompt(
+                vocabulary, tastes[at - 1], tastes[at], tokens, _IMPORTED if quoted & {at - 1, at} else _NOTHING
+            )
+            for at in asked
+        ]
         answers = self._ask(prompts, "interest shifts")
         texts, absent = [""] * len(said), np.array(self._summaries.absent, np.bool_)
         for at, answer, missing in zip(asked, answers.texts, answers.absent, strict=True):

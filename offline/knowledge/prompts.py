@@ -1,7 +1,8 @@
 """Questions to the language model about items and closed partitions, and the texts that are encoded of its answers.
 
 Titles are data: they are quoted inside one sentence and can break out of nothing, because every partition is a
-conversation of its own. The sentences are those of the data set's language (offline/data/languages).
+conversation of its own. The sentences are those of the data set's language (offline/data/languages). Each prompt says
+which fields it carries (models/contract/leaving.py); no prompt carries an id.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from offline.data.texts import TextsConfig
+from models.contract.leaving import HISTORY
+from offline.data.texts import TextsConfig, columns_of
 from offline.llm.protocol import Prompt
 
 
@@ -20,11 +22,23 @@ def item_prompt(vocabulary: TextsConfig, features: Mapping[str, Any], max_tokens
     question = vocabulary.spoken.sentences.item_question.format(
         noun=vocabulary.noun, item=vocabulary.item_text(features), aspects=vocabulary.aspects
     )
-    return _prompt(question, max_tokens)
+    return _prompt(question, max_tokens, item_fields(vocabulary))
 
 
-def _prompt(question: str, max_tokens: int) -> Prompt:
-    return Prompt(messages=(("user", question),), max_tokens=max_tokens, repetition_penalty=1.05)
+def _prompt(question: str, max_tokens: int, carries: frozenset[str]) -> Prompt:
+    messages = (("user", question),)
+    return Prompt(messages=messages, max_tokens=max_tokens, repetition_penalty=1.05, carries=carries)
+
+
+def item_fields(vocabulary: TextsConfig) -> frozenset[str]:
+    """Fields that questions about items carry."""
+    return frozenset(f"items.{column}" for column in columns_of(vocabulary.item))
+
+
+def taste_fields(vocabulary: TextsConfig) -> frozenset[str]:
+    """Fields that questions about users carry: of shifts, too, since they quote summaries."""
+    topics = [vocabulary.topics_column] if vocabulary.topics_column else []
+    return frozenset([HISTORY, *(f"items.{column}" for column in (*columns_of(vocabulary.name), *topics))])
 
 
 def item_text(vocabulary: TextsConfig, features: Mapping[str, Any], answer: str) -> str:
@@ -73,7 +87,7 @@ def summary_prompt(vocabulary: TextsConfig, facts: PartitionFacts, max_tokens: i
         disliked_names=sentences.names.join(facts.titles(False, most)) or nothing,
         topics_line=topics if vocabulary.topics_column else "",
     )
-    return _prompt(question, max_tokens)
+    return _prompt(question, max_tokens, taste_fields(vocabulary))
 
 
 def _words(vocabulary: TextsConfig) -> dict[str, str]:
@@ -99,13 +113,16 @@ def taste(vocabulary: TextsConfig, facts: PartitionFacts, answer: str) -> str:
     return language.sentences.taste.format(values=topics, answer=answer.strip())
 
 
-def shift_prompt(vocabulary: TextsConfig, before: str, now: str, max_tokens: int) -> Prompt:
+def shift_prompt(
+    vocabulary: TextsConfig, before: str, now: str, max_tokens: int, imported: frozenset[str] = frozenset()
+) -> Prompt:
     """LIBER's interest shift between neighbouring partitions, told from their summaries: UIL's second, cascading call.
 
-    Of three English wordings tried on SmolLM2-135M this one gave usable sentences (research/LOG.md, 2026-11-20).
+    Of three English wordings tried on SmolLM2-135M this one gave usable sentences (research/LOG.md, 2026-11-20). It
+    carries the ``taste_fields`` and what is ``imported``.
     """
     question = vocabulary.spoken.sentences.shift_question.format(user=vocabulary.user, before=before, now=now)
-    return _prompt(question, max_tokens)
+    return _prompt(question, max_tokens, taste_fields(vocabulary) | imported)
 
 
 def shift_text(vocabulary: TextsConfig, before: PartitionFacts, now: PartitionFacts, answer: str) -> str:

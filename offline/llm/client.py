@@ -13,9 +13,10 @@ import itertools
 import json
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 
+from models.contract.leaving import Outlet, in_words
 from offline.llm.account import Account
 from offline.llm.batches import REFUSED_RUNS, Backoff, BatchRun, make_batches
 from offline.llm.budget import Budget, BudgetAccount, BudgetError, CostEstimate, TokenEstimate
@@ -27,10 +28,15 @@ from offline.llm.protocol import (
     Answers,
     Backend,
     Completion,
+    MayNotLeaveError,
     PermanentError,
     Prompt,
     TransientError,
 )
+
+SETTING = "llm.may_leave"
+REMEDY = "write may_leave = {list} in [llm] to let them (docs/security.md), or use a server on this machine"
+"""Of prompts that may not leave: the setting, and what to do."""
 
 
 @dataclass(eq=False)
@@ -41,7 +47,9 @@ class LLMClient:
     anew and still stores the answers. `give_up_after` calls in a row that failed for good with a TransientError (a
     server that is down, not one that stumbles) stop the run. What stops the run stops it for good: later calls return
     what is cached, at once. `budget` bounds what the run may spend; with `dry_run` the back end is never called, and
-    what would be asked adds up in `cost_estimate`. `absent` remembers over all calls what has no answer, and why.
+    what would be asked adds up in `cost_estimate`. `outlet` is the way to the server, None for a model in this process:
+    prompts whose fields it does not let out are not sent, and lists that are sent are announced. `absent` remembers
+    over all calls what has no answer, and why.
     """
 
     backend: Backend
@@ -56,6 +64,7 @@ class LLMClient:
     budget: Budget = field(default_factory=Budget)
     dry_run: bool = False
     tokens_per_second: float | None = None
+    outlet: Outlet | None = None
 
     def __post_init__(self) -> None:
         if min(self.concurrency, self.max_attempts, self.give_up_after) < 1:
@@ -75,7 +84,8 @@ class LLMClient:
         Prompts that failed, were not tried or did not fit into the budget are absent, whatever the reason: a run
         always gets the answers that are stored. Prompts that are to blame for a permanent error, in this run or before,
         in REFUSED_RUNS runs together, are refused instead of absent. Only an error that is neither transient nor
-        permanent (a defect, a full disk) is raised, as it is, after the calls in flight were stored.
+        permanent (a defect, a full disk) is raised, as it is, after the calls in flight were stored; and
+        MayNotLeaveError, before the first call.
         """
         self._clock = time.perf_counter()
         keys, by_key, known, refused = await self._look_up(prompts)
@@ -165,6 +175,8 @@ class LLMClient:
         absent and what stopped the run."""
         if self._stopped is not None:
             return dict.fromkeys(missing, UNTRIED), self._stopped
+        if missing:
+            self._announce(missing.values(), label)
         patience = self.backoff.longest_retry_after
         run = BatchRun(self._ask, self.cache, self._budget, self._account_line, self.give_up_after, patience)
         try:
@@ -188,7 +200,7 @@ class LLMClient:
         if self._shortest is None:
             return False
         try:
-            await self._live(replace(refused, messages=self._shortest.messages))
+            await self._live(replace(refused, messages=self._shortest.messages, carries=self._shortest.carries))
         except (PermanentError, TransientError):
             return False
         finally:
@@ -225,8 +237,22 @@ class LLMClient:
         self._tick()
         return (self.account.run_id, json.dumps(self.account.document())) if self.account.run_id else None
 
+    def _announce(self, prompts: Collection[Prompt], label: str) -> None:
+        """Say where prompts go and what they carry, before the first is sent. MayNotLeaveError if any may not."""
+        self._check(prompts)
+        if self.outlet is not None and self.budget.max_tokens != 0:
+            to, most = f"{self.outlet.address} ({self.outlet.place})", "at most " if self.budget != Budget() else ""
+            fields = in_words(_carried(prompts))
+            print(f"{label}: {most}{len(prompts):,} prompts go to {to} and carry {fields}", flush=True)
+
+    def _check(self, prompts: Iterable[Prompt]) -> None:
+        """MayNotLeaveError if one of the prompts carries what may not leave."""
+        if self.outlet is not None and (refusal := self.outlet.refusal(_carried(prompts), SETTING, REMEDY)):
+            raise MayNotLeaveError(refusal)
+
     async def _ask(self, batch: Sequence[Prompt]) -> list[Completion]:
-        """Make one call with retries and account for it."""
+        """Make one call with retries and account for it. MayNotLeaveError as ``_check``."""
+        self._check(batch)
         for attempt in itertools.count(1):
             self.account.calls += 1
             try:
@@ -246,3 +272,10 @@ class LLMClient:
         self._estimate.learn(zip(batch, completions, strict=True))
         self.account.charge(completions)
         return completions
+
+
+def _carried(prompts: Iterable[Prompt]) -> frozenset[str] | None:
+    """All fields that prompts carry; None if one of them does not say."""
+    carried = {prompt.carries for prompt in prompts}
+    known = [fields for fields in carried if fields is not None]
+    return None if len(known) < len(carried) else frozenset[str]().union(*known)

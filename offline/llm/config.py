@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from models.contract.leaving import FieldName, Outlet
 from offline.llm.arithmetic import Precision
 from offline.llm.budget import Prices
 from offline.llm.local import LocalBackend
@@ -25,6 +26,9 @@ class LLMConfig(BaseModel):
     model: str | None = None
     base_url: str | None = Field(default=None, pattern=r"^https?://[^/]")  # openai only
     api_key_env: str | None = None  # openai only; the NAME of the variable that holds the key
+    # openai only; fields that prompts may carry to the server (docs/security.md). None: all of them to one on this
+    # machine, none to another. A list holds on this machine, too, where a gateway may send prompts on
+    may_leave: tuple[FieldName, ...] | None = None
     concurrency: int | None = Field(default=None, ge=1, le=4096)  # calls in flight; see calls_in_flight
     batch_size: int | None = Field(default=None, ge=1, le=4096)  # local only; prompts generated together
     max_attempts: int = Field(default=6, ge=1, le=100)
@@ -41,6 +45,11 @@ class LLMConfig(BaseModel):
     def prices(self) -> Prices:
         return Prices(self.price_prompt_per_million, self.price_completion_per_million)
 
+    @property
+    def outlet(self) -> Outlet | None:
+        """The way of prompts to a server; None for a model in this process."""
+        return None if self.base_url is None else Outlet.to(self.base_url, self.may_leave)
+
     @model_validator(mode="after")
     def _settings_fit_the_backend(self) -> Self:
         if self.backend == "openai":
@@ -48,7 +57,7 @@ class LLMConfig(BaseModel):
                 raise ValueError("backend 'openai' needs base_url and model")
             ignored = {"batch_size"} & self.model_fields_set
         else:
-            ignored = {"base_url", "api_key_env", "timeout_seconds"} & self.model_fields_set
+            ignored = {"base_url", "api_key_env", "timeout_seconds", "may_leave"} & self.model_fields_set
         if ignored:
             raise ValueError(f"backend {self.backend!r} does not use {sorted(ignored)}")
         return self

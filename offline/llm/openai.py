@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from models.contract.leaving import is_on_this_machine
 from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
 
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
@@ -24,7 +25,9 @@ class OpenAIBackend:
 
     `base_url` ends with the version (`http://host:8000/v1`); one without any path gets `/v1`. The key is read from
     the environment variable named `api_key_env` at the first call, so that a fully cached run needs none.
-    `timeout_seconds` bounds a whole call. A server that reports no usage is accounted with 0 tokens.
+    `timeout_seconds` bounds a whole call. A server that reports no usage is accounted with 0 tokens. A call carries the
+    prompt's messages and parameters, and nothing about whose they are. Proxies of the environment are used for servers
+    on other machines alone: on the way to one on this machine they would take prompts elsewhere.
     """
 
     batch_size = 1
@@ -71,7 +74,8 @@ class OpenAIBackend:
         # made inside the running event loop; the number of connections is bounded by the caller's concurrency
         if self._client is None:
             limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-            self._client = httpx2.AsyncClient(timeout=self._timeout_seconds, limits=limits)
+            proxies = not is_on_this_machine(self._url)
+            self._client = httpx2.AsyncClient(timeout=self._timeout_seconds, limits=limits, trust_env=proxies)
         return self._client
 
     def _body(self, prompt: Prompt) -> dict[str, Any]:
@@ -119,7 +123,7 @@ def server_fault(base_url: str, model: str, api_key_env: str | None) -> str:
     key = os.environ.get(api_key_env, "").strip() if api_key_env else ""
     headers = {"Authorization": f"Bearer {key}"} if key.isascii() and key.isprintable() and key else {}
     try:
-        response = httpx2.get(url, headers=headers, timeout=_LOOK_SECONDS)
+        response = httpx2.get(url, headers=headers, timeout=_LOOK_SECONDS, trust_env=not is_on_this_machine(url))
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         return f"{url} does not answer: {type(error).__name__} {error}".rstrip()
     if response.status_code in (401, 403):

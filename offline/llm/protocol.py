@@ -20,14 +20,17 @@ Parameters = tuple[int, float, float]
 class Prompt:
     """One question to a language model; two equal prompts are one question and are paid once.
 
-    `messages` are (role, text) pairs, `max_tokens` bounds the answer in tokens. Raises ValueError for a prompt that
-    no back end could serve, so that a bad record is found before anything is paid.
+    `messages` are (role, text) pairs, `max_tokens` bounds the answer in tokens. `carries` are the fields of users and
+    items in the messages (models/contract/leaving.py), None if nobody says; they are no part of the question. Raises
+    ValueError for a prompt that no back end could serve, so that a bad record is found before anything is paid.
     """
 
     messages: tuple[tuple[str, str], ...]
     max_tokens: int
     temperature: float = 0.0
     repetition_penalty: float = 1.0
+    # repr is a part of fingerprints of spaces (offline/knowledge/inputs.py)
+    carries: frozenset[str] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.messages:
@@ -106,6 +109,11 @@ class TransientError(Exception):
 
 class PermanentError(Exception):
     """The prompts of a call will never be answered; other prompts may be."""
+
+
+class MayNotLeaveError(PermanentError):
+    """Prompts carry fields that the configuration does not let out to their server. Raised before any of them is
+    sent."""
 
 
 class UnusableBackendError(PermanentError):

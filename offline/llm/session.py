@@ -83,6 +83,7 @@ def open_session(
             budget=budget or Budget(),
             dry_run=dry_run,
             tokens_per_second=rate(backend.model_id) if rate else None,
+            outlet=config.outlet,
         )
         with nullcontext() if dry_run else recorded(cache, account):
             try:

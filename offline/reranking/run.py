@@ -143,6 +143,7 @@ def _manifest(
         canaries=canaries(ready.prompts, ready.prompt, ready.settings, answers),
         tolerance=ready.settings.tolerance,
         items=hashlib.sha256(items).hexdigest(),
+        item_columns=ready.config.data.texts.item_columns,
         trained_until_ms=int(ready.log.time_ms[: ready.splits.trained_rows].max()),
         metrics=metrics,
     )

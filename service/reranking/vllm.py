@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from models.contract.arrays import IntArray
+from models.contract.leaving import Outlet
 from models.contract.prompts import PromptParts, Rated
 from models.contract.rerank_items import RerankItems
 from models.contract.reranker import FILE, ITEMS_FILE, RerankerManifest, blend, calibrated, log_odds
@@ -61,6 +62,7 @@ class VllmReranker:
     watch: CanaryWatch
     gates: Gates
     telemetry: Telemetry
+    outlet: Outlet | None = None
 
     def __post_init__(self) -> None:
         self._free = self.gates.slots
@@ -74,6 +76,9 @@ class VllmReranker:
             "selection": manifest.prompt.selection,
             "slots": self.gates.slots,
             "slots_free": self._free,
+            "prompts": None
+            if self.outlet is None
+            else {"go_to": self.outlet.place, "carry": None if manifest.carried is None else sorted(manifest.carried)},
         }
 
     async def rerank(self, head: Head, deadline: Deadline) -> Sequence[int]:

@@ -20,12 +20,13 @@ from pydantic import ValidationError
 from starlette.routing import Route
 
 from models.contract.keys import Keys
+from models.contract.leaving import is_loopback
 from models.contract.requests import JobRequest, Report, ReportKind, RequestKind
 from service.access import Access, ApiKey, KeysFile, Scope
 from service.app import create_app
 from service.errors import Forbidden, RateLimited, Unauthenticated
 from service.keys import main as keys
-from service.settings import Settings, SettingsError, is_loopback
+from service.settings import Settings, SettingsError
 from tests.conftest import ROOT
 from tests.service.conftest import eventually, running
 from tests.service.tiny import Publisher

@@ -8,6 +8,7 @@ KNOWLEDGE = {
         "model": "local: a checkpoint folder or GGUF file, none for the packaged SmolLM2; openai: the served name",
         "base_url": "of the server, with its version: http://127.0.0.1:8001/v1",
         "api_key_env": "NAME of the environment variable with the key",
+        "may_leave": "fields that prompts may carry to the server; none: all to one on this machine, none to another",
         "concurrency": "calls in flight; none: 2 for local, 16 for openai",
         "batch_size": "prompts that a local model answers together; none: 64",
         "max_attempts": "of one call that fails for a while",

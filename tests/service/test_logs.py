@@ -114,7 +114,7 @@ def test_nothing_that_requests_say_is_in_the_log_nor_in_the_metrics(
     own = environment | {
         "LORANK_KEYS": str(path), "LORANK_LOG_LEVEL": "debug", "LORANK_LOG_FORMAT": "json",
         "LORANK_REDIS_URL": f"redis://default:{PASSWORD}@127.0.0.1:{valkey.port}", "PYTHONASYNCIODEBUG": "1",
-        "LORANK_DEFAULT_DEADLINE_MS": "500", "LORANK_MAX_DEADLINE_MS": "500",
+        "LORANK_DEFAULT_DEADLINE_MS": "20000", "LORANK_MAX_DEADLINE_MS": "20000",
     }  # fmt: skip
     service = Service(own, tmp_path, text)
     event = {"user_id": PERSON, "item_id": THING, "value": 5}

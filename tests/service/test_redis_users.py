@@ -21,7 +21,7 @@ from service.settings import Settings
 from tests.certificates import Authority
 from tests.conftest import ROOT
 from tests.servers import Server, free_ports
-from tests.service.conftest import eventually, running
+from tests.service.conftest import Running, eventually, running
 from tests.service.test_access import ARMS
 from tests.service.tiny import Publisher
 
@@ -105,6 +105,23 @@ def terminator(port: int, authority: Authority) -> Iterator[int]:
         loop.close()
 
 
+async def forgotten_and_asked(service: Running, admin: Any) -> None:
+    """A user is deleted and exported, another one opts out and in, a request and a report are read."""
+    stored = (await service.http.get("/v1/users/u1/export")).json()["stored"]
+    assert stored["history"]
+    receipt = (await service.http.delete("/v1/users/u1")).json()
+    assert {"history", "interactions", "exposures", "arms", "served", "counts"} <= set(receipt["removed"])
+    assert not [key for key in admin.scan_iter() if b"{u:u1}" in key]
+    assert (await service.http.get(f"/v1/requests/{receipt['id']}")).json()["returned"] == {}
+    assert (await service.http.put("/v1/users/u2/opt-out")).status_code == 202
+    assert (await service.http.put("/v1/users/u2/opt-in")).status_code == 200
+    assert (await service.http.post("/v1/requests", json={"kind": "dry_run"})).status_code == 202
+    admin.zadd(KEYS.reports, {"ended": 1})
+    assert (await service.http.get("/v1/reports")).json() == {"reports": []}
+    assert len((await service.http.get("/v1/requests")).json()["requests"]) == 3
+    assert admin.xlen(KEYS.exposures) == 2
+
+
 async def test_the_service_does_all_it_does(guarded: Guarded, tmp_path: Path) -> None:
     """With everything that can be switched on, of which Redis refuses nothing."""
     with redis.Redis.from_url(guarded.url("jobs")) as jobs:
@@ -113,11 +130,12 @@ async def test_the_service_does_all_it_does(guarded: Guarded, tmp_path: Path) ->
         jobs.sadd(PREFIXES, KEYS.prefix)
     experiments, path = tmp_path / "experiments.toml", tmp_path / "keys.json"
     experiments.write_text(f'{ARMS}release = "r1"\n')
-    key, text = ApiKey.new("shop", [Scope.RANK, Scope.FEEDBACK])
+    key, text = ApiKey.new("shop", [Scope.RANK, Scope.FEEDBACK, Scope.ADMIN, Scope.PUBLISH])
     path.write_text(KeysFile(keys=(key,)).model_dump_json())
     settings = Settings(
         redis_url=guarded.url("service"), data_dir=tmp_path, experiments=experiments, keys=path, feedback_fsyncs=1,
-        feedback_served_only=True, default_deadline_ms=10_000.0, max_deadline_ms=10_000.0, history_max_events=2,
+        feedback_served_only=True, release_poll_seconds=0.1, history_days=30.0, stream_days=30.0,
+        default_deadline_ms=10_000.0, max_deadline_ms=10_000.0, history_max_events=2,
     )  # fmt: skip
     admin: Any = guarded.server.client
     async with running(with_prefix(settings)) as service:
@@ -136,7 +154,7 @@ async def test_the_service_does_all_it_does(guarded: Guarded, tmp_path: Path) ->
         assert refused.status_code == 429
         await eventually(lambda: admin.zcard(KEYS.pins))
         assert service.app.state.service.status()["stages"]["exposures"]["state"] == "on"
-    assert admin.xlen(KEYS.exposures) == 4
+        await forgotten_and_asked(service, admin)
     assert not guarded.refusals("service")
 
 

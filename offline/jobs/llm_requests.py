@@ -32,6 +32,7 @@ from offline.llm.batches import REFUSED_RUNS
 from offline.llm.cache import cache_key, stored_answers
 from offline.llm.protocol import Answers, Prompt
 from offline.llm.session import LLMSession, open_session
+from offline.publish.tombstones import ForgottenUsers
 from offline.training.samples import split_samples
 
 if TYPE_CHECKING:
@@ -211,8 +212,8 @@ def kinds_of_texts(job: Job, names: Sequence[str]) -> tuple[str, ...]:
 
 def data_of(job: Job) -> tuple[Catalogue, InteractionLog]:
     """Catalogue and log of a job's last run; DataError if there was none."""
-    log = InteractionLog.load(job.log)
-    return open_dataset(job.config.data, job.raw).catalogue(), log
+    log, forgotten = InteractionLog.load(job.log), ForgottenUsers.load(job.config.workdir)
+    return forgotten.without(open_dataset(job.config.data, job.raw).catalogue()), log
 
 
 def knowledge_run(

@@ -8,8 +8,8 @@ refused, and no run asks again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ from offline.knowledge.prompts import (
     taste,
 )
 from offline.llm.protocol import Prompt
+from offline.store import owner_mark
 
 if TYPE_CHECKING:  # it loads polars, which a refresh without imports does not need
     from offline.data.texts_import import ImportedTexts
@@ -174,7 +175,15 @@ class KnowledgeTexts:
     @cached_property
     def summary_prompts(self) -> list[Prompt]:
         config = self._config.liber
-        return [summary_prompt(self._vocabulary, facts, config.summary_tokens, config.titles) for facts in self.facts]
+        prompts = (
+            summary_prompt(self._vocabulary, facts, config.summary_tokens, config.titles) for facts in self.facts
+        )
+        return self._owned(prompts, range(len(self.partitions)))
+
+    def _owned(self, prompts: Iterable[Prompt], partitions: Sequence[int]) -> list[Prompt]:
+        """The prompts with the marks of the users whose partitions they are about."""
+        marks = [owner_mark(self._log.user_ids[self.partitions.user[at]]) for at in partitions]
+        return [replace(prompt, owner=mark) for prompt, mark in zip(prompts, marks, strict=True)]
 
     @cached_property
     def _summaries(self) -> Answered:
@@ -214,7 +223,7 @@ class KnowledgeTexts:
         vocabulary, tokens = self._vocabulary, self._config.liber.shift_tokens
         compared = {at for partition in asked for at in (partition - 1, partition)}
         tastes = {at: taste(vocabulary, self.facts[at], said[at] or "") for at in compared}
-        prompts = [shift_prompt(vocabulary, tastes[at - 1], tastes[at], tokens) for at in asked]
+        prompts = self._owned((shift_prompt(vocabulary, tastes[at - 1], tastes[at], tokens) for at in asked), asked)
         answers = self._ask(prompts, "interest shifts")
         texts, absent = [""] * len(said), np.array(self._summaries.absent, np.bool_)
         for at, answer, missing in zip(asked, answers.texts, answers.absent, strict=True):
@@ -252,6 +261,13 @@ class KnowledgeTexts:
         for at, text in self._about_partitions.items():
             since[at] = max(int(since[at]), text.from_row - 1)
         return since
+
+    def owned_texts(self) -> list[tuple[str, str]]:
+        """(text, its user's mark) of every text about a user that is encoded or read; asks nothing that was not."""
+        versions = self.versions
+        texts = [*versions.texts, *versions.tastes, *(self.shifts_of(versions) if "shifts" in vars(self) else ())]
+        users = [owner_mark(self._log.user_ids[user]) for user in versions.user.tolist()]
+        return [(text, users[at % len(users)]) for at, text in enumerate(texts) if text]
 
     def shifts_of(self, versions: Versions) -> tuple[str, ...]:
         """The shift into each version, "" where there is none."""

@@ -20,7 +20,8 @@ Parameters = tuple[int, float, float]
 class Prompt:
     """One question to a language model; two equal prompts are one question and are paid once.
 
-    `messages` are (role, text) pairs, `max_tokens` bounds the answer in tokens. Raises ValueError for a prompt that
+    `messages` are (role, text) pairs, `max_tokens` bounds the answer in tokens. `owner` is the mark of the user whom it
+    is about (offline/store.py), "" of anything else; it is no part of the question. Raises ValueError for a prompt that
     no back end could serve, so that a bad record is found before anything is paid.
     """
 
@@ -28,6 +29,7 @@ class Prompt:
     max_tokens: int
     temperature: float = 0.0
     repetition_penalty: float = 1.0
+    owner: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.messages:

@@ -153,8 +153,9 @@ def rollback_producer(
         for space, changes in item_changes.items():
             changes.about_to_write(owners_of([key for key, _, _ in chunk], store.keys.item_knowledge("", space)))
         _restore(store, chunk, result)
-        for space in user_spaces if watch is not None else ():
-            _delete_forgotten(store, watch, [key for key, _, _ in chunk], space)
+        if watch is not None:
+            for space in user_spaces:
+                _delete_forgotten(store, watch, [key for key, _, _ in chunk], space)
     changed = interrupted or (bool(item_changes) and result.restored + result.removed > 0)
     end_change(live, changed)
     journal.undone(publication)

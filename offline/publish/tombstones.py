@@ -40,10 +40,10 @@ class ForgottenUsers:
         """The latest tombstone of a user, if there is one."""
         return max((tombstone for _, tombstone in self._all(user_id)), key=_order, default=None)
 
-    def forbids(self, user_id: str, time_ms: int) -> bool:
-        """Whether what happened with a user at a time must not be stored."""
+    def opted_out(self, user_id: str) -> bool:
+        """Whether nothing of a user may be stored."""
         tombstone = self.of(user_id)
-        return tombstone is not None and (tombstone.opted_out or time_ms <= tombstone.forgotten_ms)
+        return tombstone is not None and tombstone.opted_out
 
     def pending(self, user_id: str) -> Tombstone | None:
         """A user's tombstone that is still to be carried out here."""
@@ -127,6 +127,24 @@ class ForgottenUsers:
                 digest = user_digest(tombstones.salt, user_id)
                 if (tombstone := tombstones.of_digests.get(digest)) is not None:
                     yield digest, tombstone
+
+
+class Door:
+    """Whether what happened with a user at a time (unix ms) must not be stored; ``refused`` counts what was asked in
+    vain. Each user's tombstone is looked for once."""
+
+    def __init__(self, forgotten: ForgottenUsers) -> None:
+        self.refused = 0
+        self._forgotten = forgotten
+        self._until_ms: dict[str, int] = {}
+
+    def __call__(self, user_id: str, time_ms: int) -> bool:
+        until_ms = self._until_ms.get(user_id)
+        if until_ms is None:
+            tombstone = self._forgotten.of(user_id)
+            until_ms = self._until_ms[user_id] = -1 if tombstone is None else forbidden_until(tombstone)
+        self.refused += time_ms <= until_ms
+        return time_ms <= until_ms
 
 
 def stored_tombstones(store: Store) -> Tombstones:

@@ -39,8 +39,8 @@ def forget(
 ) -> None:
     """Delete all that is stored of users, in Redis and in the work folder; they do not come back from the source files.
 
-    Running services forget them within a poll interval. The receipts, which tell what was removed and what is left, lie
-    in Redis; `GET /v1/users/.../receipts` of the service shows them, and this job prints them.
+    Running services forget them within a poll interval. A receipt of each user, in Redis, tells what was removed and
+    what is left; a job that is killed is completed by the next one of any kind.
     """
     users = [*(user or ()), *(_ids_of(file) if file is not None else ())]
     if not users:

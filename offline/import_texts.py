@@ -9,7 +9,7 @@ import numpy as np
 from offline import refresh as pipeline
 from offline.data.rules import Findings
 from offline.data.texts_import import ImportedTexts, read_item_texts, read_user_texts
-from offline.forgetting.run import forget
+from offline.forgetting.run import forget_users
 from offline.jobs.runs import Run
 from offline.knowledge.knowledge_texts import closing
 from offline.knowledge.liber.partitions import close_partitions
@@ -26,7 +26,7 @@ def import_texts(run: Run, items: Path | None, users: Path | None) -> ImportedTe
     """
     job = run.job
     with store_if_there(job.data_dir, job.config.name) as store:
-        forget(run, store)
+        forget_users(run, store)
         source, catalogue = pipeline.data(run)
         log = pipeline.events(run, source, catalogue, store)
     with run.step("import") as watch:

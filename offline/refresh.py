@@ -27,12 +27,13 @@ from offline.data.log import InteractionLog
 from offline.data.rebuild import copy_beside
 from offline.data.rules import counted
 from offline.engine.engines import Engine, open_engine
-from offline.forgetting.run import forget
+from offline.forgetting.run import forget_users
 from offline.jobs import refusals
 from offline.jobs.events import Arrivals, look_for_events, recent, recent_users
 from offline.jobs.ledger import ProducerSummary
 from offline.jobs.llm_requests import LLMRun, imported_texts, kinds_of_texts, knowledge_run, take_shipped_answers
 from offline.jobs.one_producer import is_up_to_date, producer_inputs
+from offline.jobs.owner_texts import publish_texts
 from offline.jobs.requests import answer_requests
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job, StepCache
@@ -62,7 +63,7 @@ def all_stages(run: Run) -> Published:
     """All stages of a run that holds the work folder."""
     refusals.check_settings(run.job)
     with open_store(run.job.data_dir, run.job.config.name) as store:
-        forget(run, store)
+        forget_users(run, store)
         answer_requests(run.job, store)
         source, catalogue = data(run)
         log = events(run, source, catalogue, store)
@@ -71,7 +72,12 @@ def all_stages(run: Run) -> Published:
             run.job, run.asks_later = replace(run.job, budget=Budget(max_tokens=0)), True
         knowledge = make_knowledge(run, source, catalogue, log)
         report = train_models(run, catalogue, log, knowledge)
-        return publish_release(run, store, Contents(catalogue, log, knowledge, report, run.job.models))
+        published = publish_release(run, store, Contents(catalogue, log, knowledge, report, run.job.models))
+        if run.job.config.publish.texts:
+            with run.step("publish: texts") as watch:
+                counts = publish_texts(run.job, store, catalogue, log)
+                watch.done(", ".join(f"{count:,} {side}" for side, count in counts.items()) or "there are none")
+        return published
 
 
 def data(run: Run) -> tuple[Dataset, Catalogue]:

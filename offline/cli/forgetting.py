@@ -14,7 +14,7 @@ from models.contract.requests import JobRequest, RequestKind
 from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, MetricsFile, carry_out, job_of
 from offline.cli.panels import BACK
 from offline.data.catalogue import DataError
-from offline.forgetting import run as forgetting
+from offline.forgetting.run import forget_users
 from offline.jobs.runs import Run
 from offline.publish.connection import open_store
 from offline.publish.requests import write_request
@@ -60,7 +60,7 @@ def forget(
             requests = [JobRequest.new(RequestKind.FORGET, name, _ASKED_BY) for name in tombstones]
             for request in requests:
                 write_request(store, request)
-            forgetting.forget(run, store)
+            forget_users(run, store)
             for request in requests:
                 print(f"  receipt {request.id}")
 

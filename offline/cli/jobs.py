@@ -38,7 +38,7 @@ from offline.cli.panels import BACK, DATA, MAKE
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.data.log_settings import refuse_other_settings
-from offline.forgetting.run import forget
+from offline.forgetting.run import forget_users
 from offline.jobs import one_producer, refusals
 from offline.jobs.ledger import RunStatus
 from offline.jobs.one_producer import all_wait
@@ -102,7 +102,7 @@ def knowledge(
     def work(run: Run) -> None:
         refusals.check_settings(job)
         with open_store(job.data_dir, job.config.name) as store:
-            forget(run, store)
+            forget_users(run, store)
             source, catalogue = pipeline.data(run)
             log = pipeline.events(run, source, catalogue, store)
             refusals.check_log(job, source, catalogue, log)
@@ -124,7 +124,7 @@ def train(
 
     def work(run: Run) -> None:
         with store_if_there(job.data_dir, job.config.name) as store:
-            forget(run, store)
+            forget_users(run, store)
         log, known = data_and_knowledge(job)
         source, catalogue = pipeline.data(run)
         refusals.check_log(job, source, catalogue, log)
@@ -153,7 +153,7 @@ def publish(
 
     def work(run: Run) -> None:
         with open_store(job.data_dir, job.config.name) as store:
-            forget(run, store)
+            forget_users(run, store)
             log, known = data_and_knowledge(job)
             trained = trained_last(job)
             if producer is None:
@@ -191,7 +191,7 @@ def rollback(
 
     def work(run: Run) -> None:
         with open_store(job.data_dir, job.config.name) as store:
-            forget(run, store)
+            forget_users(run, store)
             one_producer.roll_back_one(run, store, producer)
 
     carry_out(job, "rollback", work)

@@ -22,7 +22,7 @@ from offline.jobs.steps import Job
 from offline.publish.connection import Store
 from offline.publish.erasure import Removed, erase_users, rewrite_append_only_file
 from offline.publish.requests import open_requests, write_request
-from offline.publish.tombstones import TOMBSTONES_FILE, ForgottenUsers, forbidden_until, synchronise, write_tombstones
+from offline.publish.tombstones import ForgottenUsers, forbidden_until, synchronise, write_tombstones
 from offline.training.retraining import Retraining
 
 _SOURCE = "the source files are yours: remove the user there; the tombstone keeps their rows out until then"
@@ -33,7 +33,7 @@ _AGGREGATES = (
 )
 
 
-def forget(run: Run, store: Store | None) -> Removed:
+def forget_users(run: Run, store: Store | None) -> Removed:
     """Carry out what is new; numbers of removed records by user and store. ``store`` None: no Redis was ever there.
 
     CacheError, JournalError and DataError for stores that are damaged, LockedError if a job goes on reading streams.
@@ -41,8 +41,6 @@ def forget(run: Run, store: Store | None) -> Removed:
     job = run.job
     rows.finish_removal(job)
     requests = [] if store is None else [each for each in open_requests(store) if each.kind is RequestKind.FORGET]
-    if store is None and not (job.config.workdir / TOMBSTONES_FILE).is_file():
-        return Removed()
     if store is not None:
         _write_lost(store, job, requests)
     forgotten = synchronise(store, job.config.workdir)
@@ -57,15 +55,20 @@ def forget(run: Run, store: Store | None) -> Removed:
             notes = _carry_out(job, store, until_ms, log, removed)
             forgotten.all_done().save(job.config.workdir)
             run.record.records["forgotten"] = {"written": removed.total(), "unchanged": 0, "bytes": 0}
-            watch.done(f"{counted(len(until_ms), 'user')} removed, {summary(removed)}")
+            watch.done(f"{counted(len(until_ms), 'user')} removed, {removed_line(removed)}")
     else:
         notes = []
     if store is not None:
         _close(store, job, requests, removed, notes)
+    if job.config.retention.exposure_days is not None:
+        from offline.forgetting.archives import end_exposures
+
+        if ended := end_exposures(job, store):
+            print(f"  retention: {counted(ended, 'row')} of exposures and interactions ended", flush=True)
     return removed
 
 
-def summary(removed: Removed) -> str:
+def removed_line(removed: Removed) -> str:
     """Numbers by store, for people."""
     stores = _by_store(removed)
     return ", ".join(f"{count:,} {store}" for store, count in sorted(stores.items())) or "nothing was stored of them"

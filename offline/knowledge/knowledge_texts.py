@@ -126,6 +126,7 @@ class KnowledgeTexts:
         self._features = [domain.catalogue.items.get(item, {}) for item in domain.log.item_ids]
         self._log = domain.log
         self._ask = ask
+        self.shift_prompts: Mapping[int, Prompt] = {}  # by partition, once the shifts were asked for
         self.partitions = partitions = domain.partitions() if partitions is None else partitions
         numbers = {name: at for at, name in enumerate(domain.log.user_ids)}
         known = [(numbers[text.user], text) for text in (imported.users if imported else ()) if text.user in numbers]
@@ -224,6 +225,7 @@ class KnowledgeTexts:
         compared = {at for partition in asked for at in (partition - 1, partition)}
         tastes = {at: taste(vocabulary, self.facts[at], said[at] or "") for at in compared}
         prompts = self._owned((shift_prompt(vocabulary, tastes[at - 1], tastes[at], tokens) for at in asked), asked)
+        self.shift_prompts = dict(zip(asked, prompts, strict=True))
         answers = self._ask(prompts, "interest shifts")
         texts, absent = [""] * len(said), np.array(self._summaries.absent, np.bool_)
         for at, answer, missing in zip(asked, answers.texts, answers.absent, strict=True):

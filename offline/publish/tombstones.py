@@ -65,6 +65,14 @@ class ForgottenUsers:
         every = (entry for tombstones in self.salts for entry in tombstones.of_digests.items())
         return any(tombstone.forgotten_ms > self.done.get(digest, -1) for digest, tombstone in every)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Numbers of tombstones: all, of users who opted out, and those to be carried out here."""
+        every = [entry for tombstones in self.salts for entry in tombstones.of_digests.items()]
+        waiting = sum(tombstone.forgotten_ms > self.done.get(digest, -1) for digest, tombstone in every)
+        opted_out = sum(tombstone.opted_out for _, tombstone in every)
+        return {"tombstones": len(every), "opted_out": opted_out, "waiting": waiting}
+
     def all_done(self) -> ForgottenUsers:
         """The same, with every tombstone carried out."""
         every = (entry for tombstones in self.salts for entry in tombstones.of_digests.items())

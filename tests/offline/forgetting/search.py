@@ -92,13 +92,13 @@ def hits(
     needles: Iterable[bytes], folders: Iterable[Path], client: redis.Redis, prefix: str
 ) -> Mapping[str, set[bytes]]:
     """Which needles are where: by the path of a file, or "redis " and what a key is of."""
-    found: defaultdict[str, set[bytes]] = defaultdict(set)
+    places: defaultdict[str, set[bytes]] = defaultdict(set)
     needles = list(needles)
     for folder, path in files(folders):
         for content in contents(path):
             if matching := {needle for needle in needles if needle in content}:
-                found[str(path.relative_to(folder))] |= matching
+                places[str(path.relative_to(folder))] |= matching
     for key, content in in_redis(client, prefix):
         if matching := {needle for needle in needles if needle in content}:
-            found[f"redis {key.removeprefix(prefix)}"] |= matching
-    return found
+            places[f"redis {key.removeprefix(prefix)}"] |= matching
+    return places

@@ -31,6 +31,7 @@ from offline.publish.archive import archive
 from offline.publish.connection import Store, open_store
 from offline.publish.requests import write_request
 from offline.publish.tombstones import write_tombstones
+from offline.publish.undo import JOURNAL_FILE
 from offline.store import ArrayFile, ArrayFolder, addresses, owner_mark, owner_table
 from offline.training.samples import split_samples
 from tests.offline.forgetting.search import hits, needles_of
@@ -212,4 +213,8 @@ def populated(populated_once: Populated, tmp_path: Path, monkeypatch: pytest.Mon
     """A copy of the populated installation."""
     copy = populated_once.pipeline.copy(tmp_path / "populated", f"populated-{next(_numbers)}").copy_of_the_files()
     patched(monkeypatch, copy)
+    with closing(sqlite3.connect(copy.config.workdir / JOURNAL_FILE)) as journal:  # its keys are those of the original
+        prefixes = (f"{populated_once.pipeline.prefix}:", f"{copy.prefix}:")
+        journal.execute("UPDATE records SET key = replace(key, ?, ?)", prefixes)
+        journal.commit()
     return Populated(copy, populated_once.needles)

@@ -27,6 +27,10 @@ from offline.training.retraining import Retraining
 
 _SOURCE = "the source files are yours: remove the user there; the tombstone keeps their rows out until then"
 _BACKUPS = "backups of Redis and of the work folder hold former states until they are replaced"
+_STREAMS = (
+    "Redis marks entries of streams as deleted; their bytes leave its memory and its files with the block of 100 entries "
+    "that they are in, when the stream is trimmed"
+)
 _AGGREGATES = (
     "models, codebooks and projections were made of everybody's interactions: the next training is without the user "
     "(`python -m offline status`, line `retraining`)"
@@ -54,7 +58,6 @@ def forget_users(run: Run, store: Store | None) -> Removed:
             until_ms = _pending(job, forgotten, log, requests)
             notes = _carry_out(job, store, until_ms, log, removed)
             forgotten.all_done().save(job.config.workdir)
-            run.record.records["forgotten"] = {"written": removed.total(), "unchanged": 0, "bytes": 0}
             watch.done(f"{counted(len(until_ms), 'user')} removed, {removed_line(removed)}")
     else:
         notes = []
@@ -143,7 +146,8 @@ def _close(store: Store, job: Job, requests: list[JobRequest], removed: Removed,
     for request in requests:
         of_user = Removed({key: count for key, count in removed.items() if key[0] == request.user_id})
         total = Counter(request.removed) + _by_store(of_user)
-        left = (*notes, _SOURCE, _BACKUPS, *models)
+        streams = [_STREAMS] if {"interactions", "exposures"} & total.keys() else []
+        left = (*notes, _SOURCE, _BACKUPS, *streams, *models)
         write_request(store, request.changed(RequestState.DONE, removed=dict(total), remaining=left))
 
 

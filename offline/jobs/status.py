@@ -13,6 +13,7 @@ import numpy as np
 from models.contract.artifact import ArtifactError, RefusedModel
 from models.contract.knowledge import KnowledgeRecord, RecordError
 from offline.data.log import InteractionLog
+from offline.data.rules import counted
 from offline.jobs.ledger import ProducerSummary, RunLedger, RunRecord, RunStatus
 from offline.jobs.runs import holder
 from offline.jobs.steps import Job, StepCache
@@ -77,8 +78,8 @@ class Status:
         users = self.forgotten
         if any(users.values()):
             yield (
-                f"forgotten  {users['tombstones']} users, {users['opted_out']} of them opted out; "
-                f"{users['waiting']} to be carried out by the next job; {users['open']} requests are open"
+                f"forgotten  {counted(users['tombstones'], 'user')}, {users['opted_out']} of them opted out; "
+                f"{users['waiting']} to be carried out by the next job; {counted(users['open'], 'request')} open"
             )
         if self.retraining:
             yield f"retraining {self.retraining}"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from offline.data.catalogue import DataError
 from offline.data.files import read_json, write_json
+from offline.data.rules import counted
 
 RETRAINING_FILE = "retraining.json"
 """Inside a work folder."""
@@ -36,7 +37,7 @@ class Retraining:
             return ""
         since = datetime.fromtimestamp(self.first_ms / 1000, UTC)
         return (
-            f"{self.users:,} users with {self.rows:,} interactions forgotten since {since:%Y-%m-%d %H:%M} UTC; models, "
+            f"{counted(self.users, 'user')} with {counted(self.rows, 'interaction')} forgotten since {since:%Y-%m-%d %H:%M} UTC; models, "
             "codebooks and projections are of before, `train --retrain` makes models without them"
         )
 

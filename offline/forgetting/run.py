@@ -28,8 +28,8 @@ from offline.training.retraining import Retraining
 _SOURCE = "the source files are yours: remove the user there; the tombstone keeps their rows out until then"
 _BACKUPS = "backups of Redis and of the work folder hold former states until they are replaced"
 _STREAMS = (
-    "Redis marks entries of streams as deleted; their bytes leave its memory and its files with the block of 100 entries "
-    "that they are in, when the stream is trimmed"
+    "Redis marks entries of streams as deleted; their bytes leave its memory and its files with the block of 100 "
+    "entries that they are in, when the stream is trimmed"
 )
 _AGGREGATES = (
     "models, codebooks and projections were made of everybody's interactions: the next training is without the user "

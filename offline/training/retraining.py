@@ -37,8 +37,9 @@ class Retraining:
             return ""
         since = datetime.fromtimestamp(self.first_ms / 1000, UTC)
         return (
-            f"{counted(self.users, 'user')} with {counted(self.rows, 'interaction')} forgotten since {since:%Y-%m-%d %H:%M} UTC; models, "
-            "codebooks and projections are of before, `train --retrain` makes models without them"
+            f"{counted(self.users, 'user')} with {counted(self.rows, 'interaction')} forgotten since "
+            f"{since:%Y-%m-%d %H:%M} UTC; models, codebooks and projections are of before, `train --retrain` makes "
+            "models without them"
         )
 
     def save(self, folder: Path) -> None:

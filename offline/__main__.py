@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from offline.cli import beginning, experiments, impressions, inspection, jobs, tuning
+from offline.cli import beginning, experiments, forgetting, impressions, inspection, jobs, tuning
 from offline.cli.call import run_command_line
 from offline.cli.panels import ByPurpose
 
@@ -31,6 +31,7 @@ app.add_typer(inspection.app)
 app.add_typer(impressions.app)
 app.add_typer(tuning.app)
 app.add_typer(experiments.app)
+app.add_typer(forgetting.app)
 
 
 def main() -> None:

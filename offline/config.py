@@ -219,6 +219,18 @@ class PublishConfig(BaseModel):
     max_auc_drop: Share = 0.01
     keep_releases: Annotated[int, Field(ge=2)] = 3
     history_max_events: Annotated[int, Field(ge=1)] = 10_000
+    texts: bool = False
+
+
+class RetentionConfig(BaseModel):
+    """How long what is stored of users stays, in days; None: without an end, as far as this goes. Histories and
+    profiles end in Redis so long after the user's last interaction that the log has."""
+
+    model_config = FrozenConfig
+
+    history_days: Annotated[float, Field(gt=0)] | None = None
+    profile_days: Annotated[float, Field(gt=0)] | None = None
+    exposure_days: Annotated[float, Field(gt=0)] | None = None
 
 
 class RetrievalConfig(BaseModel):
@@ -266,6 +278,7 @@ class JobConfig(BaseModel):
     training: TrainingConfig = TrainingConfig()
     reranking: RerankingConfig = RerankingConfig()
     publish: PublishConfig = PublishConfig()
+    retention: RetentionConfig = RetentionConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     benchmark: BenchmarkConfig = BenchmarkConfig()
 

@@ -9,10 +9,12 @@ import numpy as np
 from offline import refresh as pipeline
 from offline.data.rules import Findings
 from offline.data.texts_import import ImportedTexts, read_item_texts, read_user_texts
+from offline.forgetting.run import forget_users
 from offline.jobs.runs import Run
 from offline.knowledge.knowledge_texts import closing
 from offline.knowledge.liber.partitions import close_partitions
 from offline.publish.connection import store_if_there
+from offline.publish.tombstones import ForgottenUsers
 
 
 def import_texts(run: Run, items: Path | None, users: Path | None) -> ImportedTexts:
@@ -23,8 +25,9 @@ def import_texts(run: Run, items: Path | None, users: Path | None) -> ImportedTe
     seen them, so they must not be samples that see the texts.
     """
     job = run.job
-    source, catalogue = pipeline.data(run)
     with store_if_there(job.data_dir, job.config.name) as store:
+        forget_users(run, store)
+        source, catalogue = pipeline.data(run)
         log = pipeline.events(run, source, catalogue, store)
     with run.step("import") as watch:
         texts = ImportedTexts.load(job.imported)
@@ -41,6 +44,8 @@ def import_texts(run: Run, items: Path | None, users: Path | None) -> ImportedTe
             placed = texts.placed()
             if gone := len(texts.users) - len(placed.users):
                 print(f"  warning: texts about partitions that did not say what closed them are dropped: {gone}")
+            forgotten = ForgottenUsers.load(job.config.workdir)
+            of_users = {owner: text for owner, text in of_users.items() if not forgotten.opted_out(owner[0])}
             texts = placed.with_users(of_users, len(log), closing(trigger))
         texts.save(job.imported)
         watch.done(f"{len(texts.items)} items' and {len(texts.users)} users' texts are imported")

@@ -1,6 +1,7 @@
 """The whole offline pipeline in order. Read this first.
 
     check      what could not end well, before it costs anything
+    forget     users who are forgotten, in all that earlier runs stored; requests that wait      when there are any
     data       interactions and catalogue from their source             once
     events     interactions that the service streamed, or that files gained, since the last run
     knowledge  each producer in turn: text, LIBER, AutoGraph, MARC -> vectors in frozen spaces
@@ -26,11 +27,14 @@ from offline.data.log import InteractionLog
 from offline.data.rebuild import copy_beside
 from offline.data.rules import counted
 from offline.engine.engines import Engine, open_engine
+from offline.forgetting.run import forget_users
 from offline.jobs import refusals
 from offline.jobs.events import Arrivals, look_for_events, recent, recent_users
 from offline.jobs.ledger import ProducerSummary
 from offline.jobs.llm_requests import LLMRun, imported_texts, kinds_of_texts, knowledge_run, take_shipped_answers
 from offline.jobs.one_producer import is_up_to_date, producer_inputs
+from offline.jobs.owner_texts import publish_texts
+from offline.jobs.requests import answer_requests
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
@@ -43,8 +47,10 @@ from offline.publish.connection import Store, open_store
 from offline.publish.publish import Published, publish
 from offline.publish.release import live_release, refuse_another, refused_model
 from offline.publish.staging import Contents, release_id
+from offline.publish.tombstones import ForgottenUsers
 from offline.training.candidates import former_choice
 from offline.training.report import TrainingReport, summary
+from offline.training.retraining import Retraining
 
 
 def refresh(job: Job) -> Published:
@@ -57,6 +63,8 @@ def all_stages(run: Run) -> Published:
     """All stages of a run that holds the work folder."""
     refusals.check_settings(run.job)
     with open_store(run.job.data_dir, run.job.config.name) as store:
+        forget_users(run, store)
+        answer_requests(run.job, store)
         source, catalogue = data(run)
         log = events(run, source, catalogue, store)
         refusals.check_log(run.job, source, catalogue, log)
@@ -64,7 +72,12 @@ def all_stages(run: Run) -> Published:
             run.job, run.asks_later = replace(run.job, budget=Budget(max_tokens=0)), True
         knowledge = make_knowledge(run, source, catalogue, log)
         report = train_models(run, catalogue, log, knowledge)
-        return publish_release(run, store, Contents(catalogue, log, knowledge, report, run.job.models))
+        published = publish_release(run, store, Contents(catalogue, log, knowledge, report, run.job.models))
+        if run.job.config.publish.texts:
+            with run.step("publish: texts") as watch:
+                counts = publish_texts(run.job, store, catalogue, log)
+                watch.done(", ".join(f"{count:,} {side}" for side, count in counts.items()) or "there are none")
+        return published
 
 
 def data(run: Run) -> tuple[Dataset, Catalogue]:
@@ -72,7 +85,7 @@ def data(run: Run) -> tuple[Dataset, Catalogue]:
     with run.step("data") as watch:
         source = open_dataset(run.job.config.data, run.job.raw)
         fetched = source.fetch()
-        catalogue = source.catalogue()
+        catalogue = ForgottenUsers.load(run.job.config.workdir).without(source.catalogue())
         users = f"{counted(len(catalogue.users), 'user')} and " if catalogue.users else ""
         items = counted(len(catalogue.items), "item")
         watch.done(f"{users}{items} described{'' if fetched else ', already here'}")
@@ -186,6 +199,7 @@ def train_models(run: Run, catalogue: Catalogue, log: InteractionLog, knowledge:
         report = train(config, catalogue, log, knowledge, job.models, choice)
         report = replace(report, partial=partial, log=log.digest(len(log)))
         report.save(path)
+        Retraining.clear(job.config.workdir)
         steps.finished("train", inputs, watch.seconds)
         print(summary(report, job.models), flush=True)
         watch.done(f"{report.artifact}, ONNX differs from torch by at most {report.parity:.1e}")

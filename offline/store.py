@@ -1,13 +1,16 @@
 """StoredArrays on disk by content: what was computed once for a text is read the next time, by whichever run.
 
 An address is a hash, so a store holds no text, and a changed text has another address. Knows neither what computed an
-array nor what for.
+array nor what for. Whose text it was is noted beside the stores (``OwnerTable``): what is of users who are forgotten
+goes, unless somebody else has the same text.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,11 @@ def addresses(texts: Sequence[str], source: str | None = None) -> list[str]:
     """The address of each text: 32 hex digits. ``source`` names what computes, where a store is of several."""
     prefix = "" if source is None else f"{source}\0"
     return [hashlib.sha256(f"{prefix}{text}".encode()).hexdigest()[:32] for text in texts]
+
+
+def owner_mark(user_id: str) -> str:
+    """16 hex digits by which a store knows a user whose text it holds. Not the id: stores are handed on."""
+    return hashlib.blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def adopt(arrays: StoredArrays, at: Sequence[str], former: Mapping[str, Any], former_at: Sequence[str]) -> None:
@@ -57,6 +65,19 @@ class ArrayFile:
             write_arrays(self.path, **{"keys": np.array(list(merged)), self.column: np.stack(list(merged.values()))})
         return merged
 
+    def remove(self, at: Collection[str]) -> int:
+        """Remove what is stored at these addresses; how many there were. DataError if the file is damaged."""
+        if not self.path.is_file():
+            return 0
+        with FileLock(self.path.with_suffix(".lock")):
+            stored = self.read()
+            left = {address: row for address, row in stored.items() if address not in at}
+            if not left:
+                self.path.unlink()
+            elif len(left) < len(stored):
+                write_arrays(self.path, **{"keys": np.array(list(left)), self.column: np.stack(list(left.values()))})
+        return len(stored) - len(left)
+
 
 @dataclass(frozen=True, slots=True)
 class ArrayFolder:
@@ -77,3 +98,47 @@ class ArrayFolder:
         """Store ``arrays`` (at least one) in a file of their own."""
         name = hashlib.sha256("".join(arrays).encode()).hexdigest()[:16]
         write_arrays(self.path / f"{name}.npz", keys=np.array(list(arrays)), vectors=np.stack(list(arrays.values())))
+
+    def remove(self, at: Collection[str]) -> int:
+        """Remove what is stored at these addresses; how many there were."""
+        return sum(ArrayFile(path).remove(at) for path in sorted(self.path.glob("*.npz")))
+
+
+OWNERS_SCHEMA = "CREATE TABLE IF NOT EXISTS owners (key TEXT, owner TEXT, PRIMARY KEY (owner, key)) WITHOUT ROWID"
+_OWNERS_BY_KEY = "CREATE INDEX IF NOT EXISTS owners_by_key ON owners (key)"
+
+
+class OwnerTable:
+    """Owners, as ``owner_mark`` has them, of what a store holds under its keys: a table of one SQLite connection.
+    Transactions and locks are the caller's."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        for statement in (OWNERS_SCHEMA, _OWNERS_BY_KEY):
+            connection.execute(statement)
+
+    def note(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Note (key, owner) pairs."""
+        self._connection.executemany("INSERT OR IGNORE INTO owners VALUES (?, ?)", pairs)
+
+    def remove(self, owner: str) -> list[str]:
+        """Forget an owner; the keys that nobody else owns."""
+        rows = self._connection.execute("SELECT key FROM owners WHERE owner = ?", (owner,)).fetchall()
+        self._connection.execute("DELETE FROM owners WHERE owner = ?", (owner,))
+        others = "SELECT 1 FROM owners WHERE key = ?"
+        return [key for (key,) in rows if self._connection.execute(others, (key,)).fetchone() is None]
+
+
+@contextmanager
+def owner_table(path: Path) -> Iterator[OwnerTable]:
+    """The owner table in a file of its own, in one transaction. sqlite3.Error if it cannot be used."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path, timeout=60.0, isolation_level=None)) as connection:
+        connection.execute("PRAGMA secure_delete=ON")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield OwnerTable(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise

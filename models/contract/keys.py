@@ -21,11 +21,21 @@ def _escaped(identifier: str) -> str:
     return identifier.translate(_ESCAPES)
 
 
+def _unescaped(escaped: str) -> str:
+    return escaped.replace("%7B", "{").replace("%7D", "}").replace("%25", "%")
+
+
 def owners_of(keys: Sequence[str], blank: str) -> list[str]:
     """Ids of users or items in those of ``keys`` that are like ``blank``, the key of an empty id."""
     head, _, tail = blank.partition("}")
     ids = [key[len(head) : -len(tail) - 1] for key in keys if key.startswith(head) and key.endswith(f"}}{tail}")]
-    return [escaped.replace("%7B", "{").replace("%7D", "}").replace("%25", "%") for escaped in ids]
+    return [_unescaped(escaped) for escaped in ids]
+
+
+def owner_of(key: str, side: str) -> str | None:
+    """The id of the user (``side`` "u") or item ("i") whose key this is; None of any other key."""
+    escaped, closed, _ = key.partition(f"{{{side}:")[2].partition("}:")
+    return _unescaped(escaped) if closed else None
 
 
 def of_each(key: Callable[[str], str], ids: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -20,13 +20,14 @@ import httpx2
 import typer
 
 from models.contract.artifact import ArtifactError
+from models.contract.requests import ReportKind
 from models.contract.reranker import RerankerError
 from models.valkey.embedded import EmbeddedRedisError
 from offline.config import ConfigError, load_config
 from offline.data.catalogue import DataError
 from offline.engine.engines import EngineError
 from offline.jobs.events import parse_since
-from offline.jobs.ledger import RunStatus
+from offline.jobs.ledger import RunRecord, RunStatus
 from offline.jobs.runs import EXIT_CODES, TERMINATED, LockedError, Run, stopping
 from offline.jobs.steps import Engine, Job
 from offline.knowledge.errors import NotFittedError
@@ -36,9 +37,10 @@ from offline.libraries import quiet_libraries
 from offline.llm.budget import Budget
 from offline.llm.cache import CacheError
 from offline.llm.protocol import PermanentError
-from offline.publish.connection import StoreError
+from offline.publish.connection import StoreError, store_if_there
 from offline.publish.gate import GateError
 from offline.publish.release import SwitchError
+from offline.publish.requests import publish_report
 from offline.training.report import TrainingError
 
 DEFAULT_CONFIG = Path("configs/ml-100k.toml")
@@ -174,8 +176,23 @@ def carry_out(job: Job, name: str, work: Callable[[Run], object]) -> None:
         record = run.record
         for reason in record.reasons if record.status is RunStatus.PARTIAL else ():
             print(f"  left: {reason}")
+        _publish_record(job, record)
         sum_up(record.document())
     raise typer.Exit(record.exit_code or 0)
+
+
+def _publish_record(job: Job, record: RunRecord) -> None:
+    """Publish the line of a run that ended by itself, for the service to show. What made it fail may quote data, so
+    only its kind is published; and nothing fails for want of a Redis that shows it."""
+    if record.status not in (RunStatus.DONE, RunStatus.PARTIAL, RunStatus.FAILED):
+        return
+    body = record.document() | {"pid": 0}
+    if record.status is RunStatus.FAILED:
+        body["reasons"] = [reason.partition(":")[0] for reason in record.reasons]
+    lacking = suppress(StoreError, EmbeddedRedisError, OSError, ValueError)
+    with lacking, store_if_there(job.data_dir, job.config.name) as store:
+        if store is not None:
+            publish_report(store, ReportKind.RUN, record.run, body)
 
 
 def sum_up(summary: dict[str, object]) -> None:

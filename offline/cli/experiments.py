@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from models.contract.requests import ReportKind
 from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of, sum_up
 from offline.cli.panels import ARMS
 from offline.config import DEMO_EXPERIMENTS
@@ -17,6 +18,8 @@ from offline.jobs.runs import check_owner, exclusive
 from offline.jobs.steps import Job
 from offline.publish.connection import open_store
 from offline.publish.release import refuse_another
+from offline.publish.requests import publish_report
+from offline.publish.tombstones import Door, forgotten_users
 
 if TYPE_CHECKING:  # it loads polars
     from offline.publish.archive import Archived
@@ -89,12 +92,20 @@ def ab_report(
         )
     except ValueError as error:
         raise DataError(f"{experiment}: {error}") from error
+    if not of_replay:
+        with open_store(job.data_dir, job.config.name) as store:
+            publish_report(store, ReportKind.AB, experiment, without_units(analysis.document()))
     if html is not None:
         write_bytes(html, report.page(experiment, analysis).encode())
     if as_json:
         sum_up({"experiment": experiment, **analysis.document()})
         return
     print("\n".join(report.lines(experiment, analysis)))
+
+
+def without_units(document: dict[str, Any]) -> dict[str, Any]:
+    """The document of an analysis without the units that it lists by name, who may be users."""
+    return document | {"multiple": {**document["multiple"], "listed": []}}
 
 
 def _archive_new(job: Job, name: str) -> dict[str, Archived]:
@@ -106,4 +117,5 @@ def _archive_new(job: Job, name: str) -> dict[str, Archived]:
     check_owner(job)
     with exclusive(folder, name), open_store(job.data_dir, job.config.name) as store:
         refuse_another(store, job.config.name)
-        return archive(store, folder, job.config.data.nobody)
+        forgotten = forgotten_users(store, job.config.workdir)
+        return archive(store, folder, job.config.data.nobody, Door(forgotten) if forgotten else None)

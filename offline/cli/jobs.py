@@ -38,6 +38,7 @@ from offline.cli.panels import BACK, DATA, MAKE
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.data.log_settings import refuse_other_settings
+from offline.forgetting.run import forget_users
 from offline.jobs import one_producer, refusals
 from offline.jobs.ledger import RunStatus
 from offline.jobs.one_producer import all_wait
@@ -46,7 +47,7 @@ from offline.jobs.steps import Job
 from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge
 from offline.publish import release
-from offline.publish.connection import open_store
+from offline.publish.connection import open_store, store_if_there
 from offline.publish.staging import Contents
 from offline.training.report import TrainingReport
 
@@ -101,6 +102,7 @@ def knowledge(
     def work(run: Run) -> None:
         refusals.check_settings(job)
         with open_store(job.data_dir, job.config.name) as store:
+            forget_users(run, store)
             source, catalogue = pipeline.data(run)
             log = pipeline.events(run, source, catalogue, store)
             refusals.check_log(job, source, catalogue, log)
@@ -121,6 +123,8 @@ def train(
     job = job_of(config, data_dir, retrain=retrain, choose=choose, metrics=metrics_file)
 
     def work(run: Run) -> None:
+        with store_if_there(job.data_dir, job.config.name) as store:
+            forget_users(run, store)
         log, known = data_and_knowledge(job)
         source, catalogue = pipeline.data(run)
         refusals.check_log(job, source, catalogue, log)
@@ -149,6 +153,7 @@ def publish(
 
     def work(run: Run) -> None:
         with open_store(job.data_dir, job.config.name) as store:
+            forget_users(run, store)
             log, known = data_and_knowledge(job)
             trained = trained_last(job)
             if producer is None:
@@ -186,6 +191,7 @@ def rollback(
 
     def work(run: Run) -> None:
         with open_store(job.data_dir, job.config.name) as store:
+            forget_users(run, store)
             one_producer.roll_back_one(run, store, producer)
 
     carry_out(job, "rollback", work)

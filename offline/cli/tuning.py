@@ -10,8 +10,11 @@ import typer
 
 from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, MetricsFile, carry_out, job_of
 from offline.cli.panels import TUNE
+from offline.forgetting.run import forget_users
 from offline.jobs.llm_requests import data_of, inputs_of
+from offline.jobs.runs import Run
 from offline.jobs.steps import Job
+from offline.publish.connection import store_if_there
 
 app = typer.Typer()
 
@@ -39,9 +42,15 @@ def tune_reranker(
     The CTR model must be trained already (`refresh`): calibration, weight and band are fitted against it. The defaults
     are for the packaged small model on a CPU. A larger model wants a GPU and the extra `lora`.
     """
-    from offline.reranking.run import tune_reranker as work
+    from offline.reranking.run import tune_reranker as tune
 
     job = sized(job_of(config, data_dir, metrics=metrics_file), samples, epochs, model)
+
+    def work(run: Run) -> None:
+        with store_if_there(job.data_dir, job.config.name) as store:
+            forget_users(run, store)
+        tune(run)
+
     carry_out(job, "tune-reranker", work)
 
 

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,12 @@ _ROUNDS = 32
 """Draws per negative before all that is left is enumerated: rare, for users who have touched nearly everything."""
 
 
+Forbids = Callable[[str, int], bool]
+"""Whether what happened with a user at a time (unix ms) must not be stored, because they are forgotten."""
+
+OF_FORGOTTEN = "of users who are forgotten"
+"""The reason for which what ``Forbids`` says of is left out."""
+
 _REPEATS = 1_000_000
 """Number of the stream of random numbers for repeats, beyond those of any slot and attempt."""
 
@@ -53,9 +60,10 @@ def append_new(
     labels: LabelsConfig,
     schema: FeatureSchema,
     findings: Findings | None = None,
+    forbids: Forbids | None = None,
 ) -> tuple[InteractionLog, int]:
     """The log with the source's interactions that are new to it, and their number; ``findings`` are those of the
-    source's check, if it was checked already. DataError as above.
+    source's check, if it was checked already. What ``forbids`` says of is left out. DataError as above.
 
     Users and items that are new in the catalogue get their numbers even if nobody has interacted yet. Rows that
     have vanished from the source stay in the log.
@@ -67,7 +75,12 @@ def append_new(
             "the log of interactions was loaded with another kind of split: move the work folder's log away, and the "
             "next refresh loads it anew"
         )
-    rows, parts = source.interactions(findings.left_out), source.parts(findings.left_out)
+    rows: Iterable[tuple[str, str, float, int]] = source.interactions(findings.left_out)
+    parts = source.parts(findings.left_out)
+    if forbids is not None:
+        every = list(rows)
+        allowed = np.array([not forbids(user, time_ms) for user, _, _, time_ms in every], np.bool_)
+        rows, parts = compress(every, allowed), None if parts is None else parts[allowed]
     grown, added = log.with_rows(rows, list(catalogue.users), list(catalogue.items), parts)
     if source.leaves_last_out and not len(log):
         grown = grown.leaving_last_out()
@@ -81,14 +94,17 @@ def append_streamed(
     labels: LabelsConfig,
     schema: FeatureSchema,
     nobody: Collection[str] = NOBODY,
+    forbids: Forbids | None = None,
 ) -> tuple[InteractionLog, int, Counter[str]]:
     """The log with the service's interactions up to the stream entry ``mark``; how many were new, and how many were
-    left out, by reason."""
+    left out, by reason, those that ``forbids`` says of among them."""
     left_out, latest = Counter[str](), latest_ms(round(time.time() * 1000))
     accepted = []
     for event in entries:
         if reason := _reason(event, schema, nobody, latest):
             left_out[reason] += 1
+        elif forbids is not None and forbids(event.user_id, event.time_ms):
+            left_out[OF_FORGOTTEN] += 1
         else:
             accepted.append(event)
     grown, added = log.extended(accepted, mark)

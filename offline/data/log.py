@@ -15,7 +15,7 @@ samples and nothing else: nobody did them, so they are in no history, partition,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,17 @@ COLUMNS = (*_FIELDS, "sampled")
 """Arrays of a log, in the order of its fields."""
 
 MANIFEST = "log.json"
+
+_PLACEHOLDER = "\x7f"
+
+
+def placeholder(number: int) -> str:
+    """The name of a user who was forgotten, whose number nobody else gets: no door lets such an id in."""
+    return f"{_PLACEHOLDER}{number}"
+
+
+def is_placeholder(name: str) -> bool:
+    return name.startswith(_PLACEHOLDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +195,21 @@ class InteractionLog:
             ends = (train, validation, test)
         return replace(self, **columns, part_ends=ends)
 
+    def without(self, rows: npt.NDArray[np.bool_], users: Collection[int]) -> InteractionLog:
+        """This log without the rows of the mask ``rows`` [n], and without the names of ``users``, who have no others.
+        All users and items keep their numbers; later rows move up, ``RowShift`` says to where."""
+        shift = RowShift.of(rows)
+        names = tuple(placeholder(at) if at in users else name for at, name in enumerate(self.user_ids))
+        columns: dict[str, Any] = {name: getattr(self, name)[~rows] for name in COLUMNS}
+        ends, streamed = self.part_ends, self.streamed
+        if ends is not None:
+            train, validation, test = map(shift, ends)
+            ends = (train, validation, test)
+        if streamed is not None:
+            moved = ((shift(first), shift(end)) for first, end in streamed)
+            streamed = tuple((first, end) for first, end in moved if first < end)
+        return replace(self, user_ids=names, **columns, part_ends=ends, streamed=streamed)
+
     def by_user(self) -> UserIndex:
         """The observed rows by user."""
         order = np.argsort(self.user, kind="stable")
@@ -228,6 +254,26 @@ class InteractionLog:
 def former_file(folder: Path) -> Path:
     """The file in which earlier versions saved the log that now lies in ``folder``: numpy arrays."""
     return folder.with_suffix(".npz")
+
+
+@dataclass(frozen=True, slots=True)
+class RowShift:
+    """Where rows of a log are once some were removed. ``removed`` [k]: numbers of those, rising."""
+
+    removed: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: npt.NDArray[np.bool_]) -> RowShift:
+        """Of the mask [n] of the rows that are removed."""
+        return cls(np.flatnonzero(rows))
+
+    def __call__(self, row: int) -> int:
+        """The number of a row, or that of the one that follows if it is removed itself."""
+        return int(row - np.searchsorted(self.removed, row))
+
+    def each(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The same of many."""
+        return np.asarray(rows - np.searchsorted(self.removed, rows), np.int64)
 
 
 @dataclass(frozen=True, slots=True)

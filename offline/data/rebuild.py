@@ -16,7 +16,7 @@ import numpy as np
 
 from models.contract.ids import is_nobody
 from models.contract.schema import FeatureSchema
-from offline.data.arrival import append_new, draw_negatives
+from offline.data.arrival import Forbids, append_new, draw_negatives
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.config import LabelsConfig
 from offline.data.dataset import Dataset
@@ -54,21 +54,25 @@ def rebuilt(
     labels: LabelsConfig,
     schema: FeatureSchema,
     findings: Findings | None = None,
+    forbids: Forbids | None = None,
 ) -> Rebuilt:
-    """The log of the files, followed by what the service streamed into the ``former`` one. Its stream is to be read
-    from the beginning. DataError if nobody knows which rows those are, or if the data break a rule."""
+    """The log of the files, followed by what the service streamed into the ``former`` one, without what ``forbids``
+    says of. Its stream is to be read from the beginning. DataError if nobody knows which rows those are, or if the data
+    break a rule."""
     if former.streamed is None:
         raise DataError(
             f"{', '.join(sorted(changed))} changed, and the log of interactions is of an earlier version, which did "
             "not note what the service streamed: take the change back, or move the folder `log` of the work folder "
             "away, and the next refresh loads it anew, from the files and the last million events of the stream"
         )
-    log, _ = append_new(InteractionLog.empty(), source, catalogue, labels, schema, findings)
+    log, _ = append_new(InteractionLog.empty(), source, catalogue, labels, schema, findings, forbids)
     of_files, nobody = len(log), source.nobody
     every = list(streamed_rows(former))
     accepted = [
         row for row in every if not (is_nobody(row[0], nobody) or is_nobody(row[1], nobody)) and schema.accepts(row[2])
     ]
+    if forbids is not None:
+        accepted = [row for row in accepted if not forbids(row[0], row[3])]
     grown, _ = log.with_arrived(accepted)
     grown = draw_negatives(labels, grown, schema.liked_above, of_files).noting_streamed(of_files)
     return Rebuilt(replace(grown, stream=former.stream), former, tuple(sorted(changed)), len(every) - len(accepted))

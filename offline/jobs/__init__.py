@@ -3,6 +3,8 @@
 runs            a run under way: how it holds the work folder, and how it ends
 ledger          the ledger of runs: a line each, also of those that were killed
 steps           which step of the pipeline is up to date
+owner_texts     texts about users and items, published for people to read
+requests        requests that wait for a job: dry runs, and what no job carries out yet
 events          what arrived for the interaction log, and since when
 llm_requests    what a run asks of the language model, and the answers of the last one
 one_producer    one producer: up to date or not, published within the live release, and taken back

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from models.contract.arrays import BoolArray
-from offline.data.arrival import append_new, append_streamed
+from offline.data.arrival import OF_FORGOTTEN, append_new, append_streamed
 from offline.data.catalogue import Catalogue
 from offline.data.dataset import Dataset
 from offline.data.files import read_json, write_json
@@ -31,6 +31,7 @@ from offline.jobs.steps import Job, StepCache
 from offline.knowledge.liber.partitions import Partitions
 from offline.publish.connection import Store
 from offline.publish.streams import installation_of, new_interactions
+from offline.publish.tombstones import Door, forgotten_users
 
 _LONGEST_LIST = 20_000
 """Times at which a log grew that are remembered, at most."""
@@ -71,27 +72,35 @@ class Arrived:
 def look_for_events(
     job: Job, source: Dataset, catalogue: Catalogue, store: Store | None, findings: Findings | None = None
 ) -> Arrived:
-    """The interactions that arrived in the files and in the stream. ``findings`` are those of the source's check, if it
-    was checked already. Saves nothing. DataError names every rule that the data break."""
+    """The interactions that arrived in the files and in the stream, without those of users who are forgotten, whom the
+    files may still have. ``findings`` are those of the source's check, if it was checked already. Saves nothing.
+    DataError names every rule that the data break."""
     labels, schema = job.config.data.labels, job.config.feature_schema
     before, anew, added, left_out = None, None, 0, Counter[str]()
     if InteractionLog.is_saved(job.log):
         before = InteractionLog.load(job.log)
     log = InteractionLog.empty() if before is None else before
+    forgotten = forgotten_users(store, job.config.workdir)
+    door = Door(forgotten) if forgotten else None
+    catalogue = forgotten.without(catalogue)
     if before is not None and (changed := changed_settings(before, job.config.data)):
         findings = findings or source.check(schema)
-        anew = rebuilt(before, changed, source, catalogue, labels, schema, findings)
+        anew = rebuilt(before, changed, source, catalogue, labels, schema, findings, door)
         log = anew.log
     elif before is None or not StepCache(job).is_current("events", {"source": source.fingerprint}):
         findings = findings or source.check(schema)
-        log, added = append_new(log, source, catalogue, labels, schema, findings)
+        log, added = append_new(log, source, catalogue, labels, schema, findings, door)
+    if door is not None and door.refused:
+        left_out[OF_FORGOTTEN] += door.refused
     if store is not None:
         stream = installation_of(store)
         # A mark in another stream says nothing of this one: it is read anew, and what the log holds is dropped.
         known = log.stream_mark if log.stream in ("", stream) else "0-0"
         entries, mark, refused = new_interactions(store, known)
         if mark != known:
-            log, appended, left_out = append_streamed(log, entries, mark, labels, schema, job.config.data.nobody)
+            nobody = job.config.data.nobody
+            log, appended, of_stream = append_streamed(log, entries, mark, labels, schema, nobody, door)
+            left_out += of_stream
             log, added = replace(log, stream=stream), added + appended
         left_out += Counter({"not understood": refused})
     log = replace(log, settings=source.row_settings)  # those of an earlier version, which did not note them, are these

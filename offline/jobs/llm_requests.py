@@ -35,6 +35,7 @@ from offline.llm.cache import cache_key, stored_answers
 from offline.llm.client import REMEDY, SETTING
 from offline.llm.protocol import Answers, Prompt
 from offline.llm.session import LLMSession, open_session
+from offline.publish.tombstones import ForgottenUsers
 from offline.training.samples import split_samples
 
 if TYPE_CHECKING:
@@ -234,8 +235,8 @@ def not_let_out(job: Job, names: Sequence[str]) -> str:
 
 def data_of(job: Job) -> tuple[Catalogue, InteractionLog]:
     """Catalogue and log of a job's last run; DataError if there was none."""
-    log = InteractionLog.load(job.log)
-    return open_dataset(job.config.data, job.raw).catalogue(), log
+    log, forgotten = InteractionLog.load(job.log), ForgottenUsers.load(job.config.workdir)
+    return forgotten.without(open_dataset(job.config.data, job.raw).catalogue()), log
 
 
 def knowledge_run(

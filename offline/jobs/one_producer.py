@@ -23,6 +23,7 @@ from offline.publish.connection import Store
 from offline.publish.producer import rollback_producer
 from offline.publish.publish import Published, publish_producer
 from offline.publish.staging import end_change
+from offline.publish.tombstones import TombstoneWatch
 from offline.publish.undo import JOURNAL_FILE, Journal
 
 
@@ -80,8 +81,10 @@ def publish_one(
 
 def roll_back_one(run: Run, store: Store, name: str) -> None:
     """Take back a producer's last publication within the live release; it stays held until `publish --return`."""
-    with run.step(f"rollback: {name}") as watch, Journal(run.job.config.workdir / JOURNAL_FILE) as journal:
-        result = rollback_producer(store, journal, name, partial(end_change, run.job.config, store))
+    workdir = run.job.config.workdir
+    with run.step(f"rollback: {name}") as watch, Journal(workdir / JOURNAL_FILE) as journal:
+        ending = partial(end_change, run.job.config, store)
+        result = rollback_producer(store, journal, name, ending, TombstoneWatch(store, workdir))
         run.record.release = result.release
         run.record.records["restored"] = {"written": result.restored, "unchanged": result.left, "bytes": result.size}
         watch.done(

@@ -13,6 +13,7 @@ import numpy as np
 from models.contract.artifact import ArtifactError, RefusedModel
 from models.contract.knowledge import KnowledgeRecord, RecordError
 from offline.data.log import InteractionLog
+from offline.data.rules import counted
 from offline.jobs.ledger import ProducerSummary, RunLedger, RunRecord, RunStatus
 from offline.jobs.runs import holder
 from offline.jobs.steps import Job, StepCache
@@ -25,6 +26,9 @@ from offline.publish.connection import Store
 from offline.publish.knowledge import record_key
 from offline.publish.producer import held_of, served
 from offline.publish.release import live_release, read_manifest, refusal_line, refused_model, releases, withdrawn
+from offline.publish.requests import open_requests
+from offline.publish.tombstones import forgotten_users
+from offline.training.retraining import Retraining
 
 _SHOWN_RUNS = 5
 _SAMPLE = 200
@@ -45,6 +49,8 @@ class Status:
     runs: list[RunRecord]
     streams: dict[str, int]
     at_work: str | None
+    forgotten: dict[str, int]
+    retraining: str
 
     def document(self) -> dict[str, Any]:
         runs = [run.document() for run in self.runs]
@@ -69,6 +75,14 @@ class Status:
         yield f"streams    {self.streams['interactions']} interactions, {self.streams['exposures']} exposures held"
         arithmetic = next((run.arithmetic for run in reversed(self.runs) if run.arithmetic), None)
         yield f"arithmetic {arithmetic or 'chosen by the next run of a producer'}"
+        users = self.forgotten
+        if any(users.values()):
+            yield (
+                f"forgotten  {counted(users['tombstones'], 'user')}, {users['opted_out']} of them opted out; "
+                f"{users['waiting']} to be carried out by the next job; {counted(users['open'], 'request')} open"
+            )
+        if self.retraining:
+            yield f"retraining {self.retraining}"
         yield f"at work    {self.at_work or 'nobody'}"
         yield from map(_run_line, self.runs)
 
@@ -88,6 +102,8 @@ def status_of(job: Job, store: Store) -> Status:
         runs=_runs(job, now_at_work is not None),
         streams={name: redis.xlen(getattr(store.keys, name)) for name in ("interactions", "exposures")},
         at_work=None if now_at_work is None else now_at_work.described(),
+        forgotten={**forgotten_users(store, job.config.workdir).counts, "open": len(open_requests(store))},
+        retraining=Retraining.load(job.config.workdir).line,
     )
 
 

@@ -8,8 +8,8 @@ refused, and no run asks again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ from offline.knowledge.prompts import (
     taste,
 )
 from offline.llm.protocol import Prompt
+from offline.store import owner_mark
 
 if TYPE_CHECKING:  # it loads polars, which a refresh without imports does not need
     from offline.data.texts_import import ImportedTexts
@@ -129,6 +130,7 @@ class KnowledgeTexts:
         self._features = [domain.catalogue.items.get(item, {}) for item in domain.log.item_ids]
         self._log = domain.log
         self._ask = ask
+        self.shift_prompts: Mapping[int, Prompt] = {}  # by partition, once the shifts were asked for
         self.partitions = partitions = domain.partitions() if partitions is None else partitions
         numbers = {name: at for at, name in enumerate(domain.log.user_ids)}
         known = [(numbers[text.user], text) for text in (imported.users if imported else ()) if text.user in numbers]
@@ -178,7 +180,15 @@ class KnowledgeTexts:
     @cached_property
     def summary_prompts(self) -> list[Prompt]:
         config = self._config.liber
-        return [summary_prompt(self._vocabulary, facts, config.summary_tokens, config.titles) for facts in self.facts]
+        prompts = (
+            summary_prompt(self._vocabulary, facts, config.summary_tokens, config.titles) for facts in self.facts
+        )
+        return self._owned(prompts, range(len(self.partitions)))
+
+    def _owned(self, prompts: Iterable[Prompt], partitions: Sequence[int]) -> list[Prompt]:
+        """The prompts with the marks of the users whose partitions they are about."""
+        marks = [owner_mark(self._log.user_ids[self.partitions.user[at]]) for at in partitions]
+        return [replace(prompt, owner=mark) for prompt, mark in zip(prompts, marks, strict=True)]
 
     @cached_property
     def _summaries(self) -> Answered:
@@ -219,12 +229,14 @@ class KnowledgeTexts:
         compared = {at for partition in asked for at in (partition - 1, partition)}
         tastes = {at: taste(vocabulary, self.facts[at], said[at] or "") for at in compared}
         quoted = self._about_partitions.keys()
-        prompts = [
+        unowned = (
             shift_prompt(
                 vocabulary, tastes[at - 1], tastes[at], tokens, _IMPORTED if quoted & {at - 1, at} else _NOTHING
             )
             for at in asked
-        ]
+        )
+        prompts = self._owned(unowned, asked)
+        self.shift_prompts = dict(zip(asked, prompts, strict=True))
         answers = self._ask(prompts, "interest shifts")
         texts, absent = [""] * len(said), np.array(self._summaries.absent, np.bool_)
         for at, answer, missing in zip(asked, answers.texts, answers.absent, strict=True):
@@ -262,6 +274,13 @@ class KnowledgeTexts:
         for at, text in self._about_partitions.items():
             since[at] = max(int(since[at]), text.from_row - 1)
         return since
+
+    def owned_texts(self) -> list[tuple[str, str]]:
+        """(text, its user's mark) of every text about a user that is encoded or read; asks nothing that was not."""
+        versions = self.versions
+        texts = [*versions.texts, *versions.tastes, *(self.shifts_of(versions) if "shifts" in vars(self) else ())]
+        users = [owner_mark(self._log.user_ids[user]) for user in versions.user.tolist()]
+        return [(text, users[at % len(users)]) for at, text in enumerate(texts) if text]
 
     def shifts_of(self, versions: Versions) -> tuple[str, ...]:
         """The shift into each version, "" where there is none."""

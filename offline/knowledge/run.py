@@ -4,11 +4,12 @@ the knowledge that they last made, fitted to today's log."""
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,12 +27,15 @@ from offline.knowledge.marc.store import StateStore, shipped_source
 from offline.knowledge.shipped import read_shipped, write_shipped
 from offline.knowledge.vectors import ItemVectors, Knowledge, Lineage, Produced, UserVectors
 from offline.llm.arithmetic import Precision
+from offline.store import ArrayFile, ArrayFolder, addresses, owner_table
 
 if TYPE_CHECKING:  # it loads polars
     from offline.data.texts_import import ImportedTexts
 
 ENCODED = "encoded.npz"
 """The file of encoded texts in the folder of knowledge."""
+OWNERS = "owners.sqlite3"
+"""The file in that folder that says whose texts those are, and those of hidden states."""
 ORDER = ("text", "liber", "autograph", "marc")
 """All producers there are, in the order in which they run: LIBER's summaries are what the later ones read."""
 
@@ -120,6 +124,7 @@ class KnowledgeRun:
         encoder = (
             TextEncoder(name, tokens, precision) if engine is None else EngineEncoder(engine, name, tokens, precision)
         )
+        self._encoder = encoder
         self._inputs = ProducerInputs(
             config=domain.config,
             schema=domain.schema,
@@ -147,6 +152,7 @@ class KnowledgeRun:
         inputs = self.inputs_of(name)
         try:
             produced = producer(name)(inputs)
+            self.note_owners(states=name == "marc")
         except (NotFittedError, TooFewError) as error:
             waits = f"{name} needs {error.needs}" if isinstance(error, TooFewError) else str(error)
             print(f"  {name} waits: {waits}", flush=True)
@@ -157,6 +163,23 @@ class KnowledgeRun:
         produced.save(inputs.folder)
         return Attempt(produced, absent)
 
+    def note_owners(self, *, states: bool, former: bool = False) -> None:
+        """Note beside the vectors, and beside the hidden ``states``, whose texts they are of; with ``former``, also of
+        those that earlier versions stored. Nothing if no text about a user was asked for."""
+        inputs = self._inputs
+        if not {"_summaries", "versions"} & set(vars(inputs.texts)):
+            return
+        makers: list[Any] = [self._encoder]
+        if states:
+            marc = inputs.config.marc
+            makers.append(LanguageModelStates(inputs.checkpoints, marc.model, marc.max_tokens))
+        sources = [name for maker in makers for name in (maker.id, *(maker.former_ids if former else ()))]
+        owned = inputs.texts.owned_texts()
+        texts, marks = [text for text, _ in owned], [mark for _, mark in owned]
+        with owner_table(inputs.folder / OWNERS) as owners:
+            for source in sources:
+                owners.note(zip(addresses(texts, source), marks, strict=True))
+
     def _absent(self, texts: Iterable[str]) -> int:
         """How many texts of these kinds may still come."""
         absent = {kind: getattr(self._inputs.texts, kind).absent for kind in texts}
@@ -164,6 +187,21 @@ class KnowledgeRun:
         # no shift is asked for where the summary is absent, and there it counts as absent too
         of_partitions = np.logical_or.reduce(list(absent.values()))
         return int(of_items + np.sum(of_partitions))
+
+
+def remove_owned(folder: Path, marks: Iterable[str]) -> Counter[tuple[str, str]]:
+    """Remove encoded texts and hidden states in a folder of knowledge that the users with these marks alone own; their
+    numbers by mark and store."""
+    removed = Counter[tuple[str, str]]()
+    if not (folder / OWNERS).is_file():
+        return removed
+    states = [ArrayFolder(path) for path in sorted((folder / "marc" / "states").glob("*/*")) if path.is_dir()]
+    with owner_table(folder / OWNERS) as owners:
+        for mark in marks:
+            at = frozenset(owners.remove(mark))
+            removed[mark, "encoded texts"] += ArrayFile(folder / ENCODED).remove(at)
+            removed[mark, "hidden states"] += sum(store.remove(at) for store in states)
+    return +removed
 
 
 def export_vectors(config: KnowledgeConfig, folder: Path, checkpoints: Path, path: Path) -> int:

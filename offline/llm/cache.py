@@ -2,8 +2,9 @@
 
 Holds keys, answers and token counts. It never holds the prompt: prompts quote data sets (MovieLens) that may not be
 redistributed, while an exported cache is meant to be. Beside the answers lie the accounts of runs that have not ended
-(account.py), because only the transaction that stores answers can say exactly how many were stored, and the keys that
-were refused, with the runs in which they were. Several processes may use one file on a local disk.
+(account.py), because only the transaction that stores answers can say exactly how many were stored, the keys that
+were refused, with the runs in which they were, and the marks of the users whom answers are about. Several processes may
+use one file on a local disk.
 """
 
 import gzip
@@ -23,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from offline.data.files import write_bytes
 from offline.llm.protocol import Completion, Prompt
+from offline.store import OwnerTable
 
 _VERSION = 1
 _FORMER_PRECISIONS = ("bfloat16", "float32")
@@ -43,6 +45,8 @@ _LATER_SCHEMAS = (
     "CREATE TABLE IF NOT EXISTS runs (run_id TEXT PRIMARY KEY, account TEXT NOT NULL) WITHOUT ROWID",
     # not what the server said: it may quote the prompt
     "CREATE TABLE IF NOT EXISTS refusals (key TEXT, run_id TEXT, PRIMARY KEY (key, run_id)) WITHOUT ROWID",
+    # keys whose answers were removed with their owner, and that no exported file brings back
+    "CREATE TABLE IF NOT EXISTS removed (key TEXT PRIMARY KEY) WITHOUT ROWID",
 )
 
 
@@ -76,6 +80,11 @@ def stored_answers(cache: "ResponseCache", model_id: str, prompts: Mapping[str, 
         }
         answers |= {former[key]: answer for key, answer in cache.get_many(list(former)).items()}
     return answers
+
+
+def former_keys(model_id: str, prompt: Prompt) -> list[str]:
+    """The address of an answer, and those that it had until 2026-11-29."""
+    return [cache_key(name, prompt) for name in (model_id, *(f"{model_id}/{end}" for end in _FORMER_PRECISIONS))]
 
 
 class ResponseCache:
@@ -135,6 +144,31 @@ class ResponseCache:
         query = "SELECT key FROM refusals WHERE key IN ({marks}) GROUP BY key HAVING count(*) >= ?"
         return {key for (key,) in self._select(query, keys, runs)}
 
+    def note_owners(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Note (key, owner) pairs: whom an answer is about that is stored, or about to be."""
+        rows = list(pairs)
+        if rows:
+            with self._database(), self._transaction():
+                self._owners.note(rows)
+
+    def remove_owner(self, owner: str) -> int:
+        """Remove the answers about a user and nobody else, for good: from the file's bytes too, once ``compact`` ends.
+        How many there were."""
+        with self._database(), self._transaction():
+            keys = [(key,) for key in self._owners.remove(owner)]
+            before = self._connection.total_changes
+            self._connection.executemany("DELETE FROM answers WHERE key = ?", keys)
+            count = self._connection.total_changes - before
+            self._connection.executemany("DELETE FROM refusals WHERE key = ?", keys)
+            self._connection.executemany("INSERT OR IGNORE INTO removed VALUES (?)", keys)
+        return count
+
+    def compact(self) -> None:
+        """Write the file anew, without the bytes of what was removed."""
+        with self._database():
+            self._connection.execute("VACUUM")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def forget_refusals(self) -> None:
         """Let every prompt that was refused be asked again."""
         with self._database(), self._transaction():
@@ -174,7 +208,8 @@ class ResponseCache:
         return len(rows)
 
     def import_jsonl_gz(self, path: Path) -> int:
-        """Add the answers of an exported file and return how many were new; answers already here stay as they are.
+        """Add the answers of an exported file and return how many were new; answers already here stay as they are, and
+        those that were removed with their owner stay away.
 
         All or nothing: raises CacheError, naming file and line, before anything is written when the file is damaged.
         """
@@ -184,7 +219,9 @@ class ResponseCache:
             if isinstance(error, FileNotFoundError):
                 raise
             raise CacheError(f"{path}: damaged gzip file: {error}") from error
-        return self._insert("IGNORE", answers)
+        with self._database():
+            removed = {key for (key,) in self._connection.execute("SELECT key FROM removed")}
+        return self._insert("IGNORE", [answer for answer in answers if answer[0] not in removed])
 
     def _select(self, query: str, keys: Sequence[str], *values: int) -> Iterator[tuple[Any, ...]]:
         """Rows of a query over some ``{marks}`` keys, in as many parts as SQLite needs."""
@@ -217,6 +254,7 @@ class ResponseCache:
     def _prepare_now(self) -> None:
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
+        self._connection.execute("PRAGMA secure_delete=ON")
         version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
         if version not in (0, _VERSION):
             raise CacheError(f"{self._path}: written by version {version}, this program reads version {_VERSION}")
@@ -225,6 +263,7 @@ class ResponseCache:
             self._connection.execute(f"PRAGMA user_version={_VERSION}")
         for schema in _LATER_SCHEMAS:
             self._connection.execute(schema)
+        self._owners = OwnerTable(self._connection)
 
     def _insert(
         self, conflict: str, answers: Iterable[tuple[str, Completion]], account: tuple[str, str] | None = None

@@ -160,6 +160,9 @@ class LLMClient:
         those without one that are refused."""
         keys = [cache_key(self.backend.model_id, prompt) for prompt in prompts]
         by_key = dict(zip(keys, prompts, strict=True))
+        if not self.dry_run:  # before anything is stored: an answer whose owner nobody noted could not be removed
+            owners = {(key, prompt.owner) for key, prompt in zip(keys, prompts, strict=True) if prompt.owner}
+            await asyncio.to_thread(self.cache.note_owners, sorted(owners))
         stored = await asyncio.to_thread(stored_answers, self.cache, self.backend.model_id, by_key)
         self._estimate.learn((by_key[key], completion) for key, completion in stored.items())
         self._answerable(by_key[key] for key in stored)

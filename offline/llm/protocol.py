@@ -21,8 +21,9 @@ class Prompt:
     """One question to a language model; two equal prompts are one question and are paid once.
 
     `messages` are (role, text) pairs, `max_tokens` bounds the answer in tokens. `carries` are the fields of users and
-    items in the messages (models/contract/leaving.py), None if nobody says; they are no part of the question. Raises
-    ValueError for a prompt that no back end could serve, so that a bad record is found before anything is paid.
+    items in the messages (models/contract/leaving.py), None if nobody says; `owner` is the mark of the user whom it is
+    about (offline/store.py), "" of anything else: they are no part of the question. Raises ValueError for a prompt that
+    no back end could serve, so that a bad record is found before anything is paid.
     """
 
     messages: tuple[tuple[str, str], ...]
@@ -31,6 +32,7 @@ class Prompt:
     repetition_penalty: float = 1.0
     # repr is a part of fingerprints of spaces (offline/knowledge/inputs.py)
     carries: frozenset[str] | None = field(default=None, compare=False, repr=False)
+    owner: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.messages:

@@ -9,6 +9,9 @@ producer    one producer's knowledge: written, held back, taken back
 knowledge   knowledge of users and items: from arrays to records
 features    profiles and live histories of users, features of items
 rewriting   live histories, once the log was loaded under other settings
+tombstones  who is forgotten, and the look at it that every writer of users' records takes
+erasure     all that Redis holds of users who are forgotten, deleted
+requests    requests that wait for a job, and reports
 records     what writers share: counts, chunks, the stream of changes, and the cache of what was written
 indexes     indexes of item vectors
 popularity  likes of the last days

@@ -17,6 +17,7 @@ import polars as pl
 from models.contract.events import Interaction
 from models.contract.exposures import Exposure
 from models.contract.ids import is_nobody
+from offline.data.arrival import Forbids
 from offline.data.files import read_json, write_json, write_parquet
 from offline.publish.connection import Store
 from offline.publish.streams import PAGE, entries, installation_of
@@ -38,6 +39,9 @@ INTERACTIONS = {
     "request_id": pl.String, "unit": pl.String, "item": pl.String, "type": pl.String, "value": pl.Float64,
     "time_ms": pl.Int64,
 }  # fmt: skip
+
+USER_COLUMNS = ("user_id", "unit")
+"""Columns whose values are users, or units that may be."""
 
 _ADDED_AND_BEHIND = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return {0, 0} end
@@ -62,10 +66,13 @@ class Archived:
     of_nobody: int = 0
 
 
-def archive(store: Store, folder: Path, nobody: Collection[str]) -> dict[str, Archived]:
-    """Append what is new in both streams, without what units or items of ``nobody`` left there."""
-    exposures = _Stream(store, store.keys.exposures, folder / "exposures", EXPOSURES, _exposure, nobody)
-    interactions = _Stream(store, store.keys.interactions, folder / "interactions", INTERACTIONS, _interaction, nobody)
+def archive(store: Store, folder: Path, nobody: Collection[str], forbids: Forbids | None = None) -> dict[str, Archived]:
+    """Append what is new in both streams, without what units or items of ``nobody`` left there, and without what
+    ``forbids`` says of."""
+    exposures = _Stream(store, store.keys.exposures, folder / "exposures", EXPOSURES, _exposure, nobody, forbids)
+    interactions = _Stream(
+        store, store.keys.interactions, folder / "interactions", INTERACTIONS, _interaction, nobody, forbids
+    )
     return {"exposures": exposures.drain(), "interactions": interactions.drain()}
 
 
@@ -100,6 +107,7 @@ class _Stream:
     columns: Mapping[str, Any]
     row: Callable[[Mapping[Any, Any]], dict[str, Any]]
     nobody: Collection[str]
+    forbids: Forbids | None
 
     def drain(self) -> Archived:
         path = self.folder / "mark.json"
@@ -121,6 +129,10 @@ class _Stream:
                 continue
             if any(is_nobody(row[name], self.nobody) for name in ("unit", "item") if name in row):
                 of_nobody += 1
+                continue
+            if self.forbids is not None and any(
+                self.forbids(row[name], row["time_ms"]) for name in USER_COLUMNS if name in row
+            ):
                 continue
             rows.append(row)
             if len(rows) == _ROWS:

@@ -56,11 +56,15 @@ class Bulk:
         replies = self.ask([("SET", key, blob, "NX") for key, blob in zip(keys, blobs, strict=True)])
         return [reply is not None for reply in replies]
 
-    def set(self, keys: Sequence[str], blobs: Sequence[bytes], until: int | None = None) -> None:
-        """Set the keys, until ``until`` (unix s) or for good."""
+    def set(self, keys: Sequence[str], blobs: Sequence[bytes], until: int | Sequence[int] | None = None) -> None:
+        """Set the keys, until ``until`` (unix s, of all or of each) or for good."""
         # PXAT because Redis turns every other form of an expiry into this one for its append-only file.
-        expiry: RedisCommand = () if until is None else ("PXAT", until * 1000)
-        self.ask([("SET", key, blob, *expiry) for key, blob in zip(keys, blobs, strict=True)])
+        if until is None or isinstance(until, int):
+            expiry: RedisCommand = () if until is None else ("PXAT", until * 1000)
+            self.ask([("SET", key, blob, *expiry) for key, blob in zip(keys, blobs, strict=True)])
+        else:
+            ends = zip(keys, blobs, until, strict=True)
+            self.ask([("SET", key, blob, "PXAT", end * 1000) for key, blob, end in ends])
 
     def delete(self, keys: Sequence[str]) -> None:
         self.ask([("DEL", key) for key in keys])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,16 @@ from offline.data.log import InteractionLog, UserIndex
 from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
 from offline.publish.records import ItemChanges, WriteCache, Written, chunks, record_digests
+from offline.publish.tombstones import TombstoneWatch
 
-_REPLACE_IF_UNCHANGED = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2])
+REPLACE_IF_UNCHANGED = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL') end
 return 1
 """
+"""Replaces a history while it is what was read; an empty one is no key. Its end stays."""
+
+_DAY_SECONDS = 86_400
 
 
 def write_profiles(
@@ -34,33 +38,46 @@ def write_profiles(
     log: InteractionLog,
     write_cache: WriteCache,
     users: Collection[int] | None = None,
+    watch: TombstoneWatch | None = None,
+    ends: IntArray | None = None,
 ) -> Written:
-    """Profiles that changed, of all users of the log or of those at the positions ``users``."""
+    """Profiles that changed, of all users of the log or of those at the positions ``users``. Each ends in Redis at its
+    user's ``ends`` [users] (unix s), if that is given, and is not written after it."""
     result, seen = Written(), write_cache.of("user profiles", len(log.user_ids))
     with Bulk(store.redis) as bulk:
-        for chunk in chunks(_positions(log, users)):
+        for chunk in chunks(_positions(log, users, watch, ends)):
             names = [log.user_ids[user] for user in chunk]
             blobs = [packed_profile(name, catalogue.users.get(name, {})) for name in names]
-            digests = record_digests(blobs)
+            digests = record_digests(blobs if ends is None else _with_ends(blobs, ends[chunk]))
             due = np.flatnonzero(~seen.holds(chunk, digests)).tolist()
             keys = of_each(store.keys.user_profile, [names[at] for at in due])
             stored = zip(keys, due, bulk.get(keys), strict=True)
-            changed = [(key, blobs[at]) for key, at, blob in stored if blob != blobs[at]]
+            changed = [(key, at) for key, at, blob in stored if ends is not None or blob != blobs[at]]
             result.unchanged += len(chunk) - len(changed)
             if changed:
                 write_cache.about_to_write()
-                bulk.set([key for key, _ in changed], [blob for _, blob in changed])
-                result.add(*(blob for _, blob in changed))
+                until = None if ends is None else ends[[chunk[at] for _, at in changed]].tolist()
+                bulk.set([key for key, _ in changed], [blobs[at] for _, at in changed], until)
+                if watch is not None:
+                    bulk.delete([changed[place][0] for place in watch.look([names[at] for _, at in changed])])
+                result.add(*(blobs[at] for _, at in changed))
             # Before the replies: notes count only after ``save``, which nobody calls if one of them is a refusal.
             seen.note([chunk[at] for at in due], digests[due])
     return result
 
 
 def write_histories(
-    store: Store, log: InteractionLog, max_events: int, write_cache: WriteCache, users: Collection[int] | None = None
+    store: Store,
+    log: InteractionLog,
+    max_events: int,
+    write_cache: WriteCache,
+    users: Collection[int] | None = None,
+    watch: TombstoneWatch | None = None,
+    ends: IntArray | None = None,
 ) -> Written:
     """Live histories that lack events of the log, because they are new, or because feedback came before them, and those
-    that are longer than ``max_events``, which was lowered; of all users of the log or of those at ``users``.
+    that are longer than ``max_events``, which was lowered; of all users of the log or of those at ``users``. Each ends
+    in Redis at its user's ``ends`` [users] (unix s), if that is given, unless the service gave it a later end.
 
     A history belongs to the service, which may append to it at any moment. It is therefore replaced only while it is
     what was read, and keeps the events that the log does not know yet, where they came.
@@ -69,10 +86,11 @@ def write_histories(
     hashes = np.fromiter((item_hash(item) for item in log.item_ids), np.uint64, len(log.item_ids))
     result, seen = Written(), write_cache.of("user histories", len(log.user_ids))
     with Bulk(store.redis) as bulk:
-        for chunk in chunks(_positions(log, users)):
+        for chunk in chunks(_positions(log, users, watch, ends)):
             names = [log.user_ids[user] for user in chunk]
             known = packed_histories(log, index, hashes, chunk, max_events)
-            digests = record_digests(b"\0".join((name.encode(), blob)) for name, blob in zip(names, known, strict=True))
+            contents = [b"\0".join((name.encode(), blob)) for name, blob in zip(names, known, strict=True)]
+            digests = record_digests(contents if ends is None else _with_ends(contents, ends[chunk]))
             due = np.flatnonzero(~seen.holds(chunk, digests)).tolist()
             keys = of_each(store.keys.user_history, [names[at] for at in due])
             lengths = bulk.lengths(keys)
@@ -82,6 +100,14 @@ def write_histories(
             if to_write:
                 write_cache.about_to_write()
             left = _complete(bulk, to_write, max_events)
+            if ends is not None:
+                times = [str(1000 * int(ends[chunk[at]])) for at in due]
+                # NX where the history had no end, GT where the service gave it one
+                bulk.ask([("PEXPIREAT", key, time_ms, how) for key, time_ms in zip(keys, times, strict=True)
+                          for how in ("NX", "GT")])  # fmt: skip
+            if watch is not None and lacking:
+                forgotten = [names[lacking[place]] for place in watch.look([names[at] for at in lacking])]
+                erase_events(bulk, {store.keys.user_history(name): watch.until_ms(name) for name in forgotten})
             written = [blob[-most:] for key, blob in to_write if key not in left]
             result.add(*written)
             result.unchanged += len(chunk) - len(written)
@@ -90,8 +116,52 @@ def write_histories(
     return result
 
 
-def _positions(log: InteractionLog, users: Collection[int] | None) -> Iterable[int]:
-    return range(len(log.user_ids)) if users is None else sorted(set(users))
+def record_ends(log: InteractionLog, days: float | None) -> IntArray | None:
+    """Unix s [users]: so many days after each user's last interaction; 0 of users without any, None without days."""
+    if days is None:
+        return None
+    last = np.zeros(len(log.user_ids), np.int64)
+    rows = log.observed
+    np.maximum.at(last, log.user[rows], log.time_ms[rows])
+    return np.where(last > 0, last // 1000 + round(days * _DAY_SECONDS), 0)
+
+
+def erase_events(bulk: Bulk, until_ms: Mapping[str, int]) -> int:
+    """Remove the events until a time from the histories under these keys, as often as it takes; how many went. A tail
+    that is not whole goes with them."""
+    removed, left = 0, dict(until_ms)
+    while left:
+        keys = list(left)
+        stored = [blob or b"" for blob in bulk.get(keys)]
+        later = [_later(blob, left[key]) for key, blob in zip(keys, stored, strict=True)]
+        changed = [at for at in range(len(keys)) if stored[at] != later[at]]
+        replies = bulk.ask([("EVAL", REPLACE_IF_UNCHANGED, 1, keys[at], stored[at], later[at]) for at in changed])
+        removed += sum(
+            (len(stored[at]) - len(later[at])) // EVENT_BYTES for at, done in zip(changed, replies, strict=True) if done
+        )
+        left = {keys[at]: left[keys[at]] for at, done in zip(changed, replies, strict=True) if not done}
+    return removed
+
+
+def _later(blob: bytes, until_ms: int) -> bytes:
+    whole = np.frombuffer(blob[: len(blob) - len(blob) % EVENT_BYTES], EVENT_DTYPE)
+    return whole[whole["time_ms"] > until_ms].tobytes()
+
+
+def _positions(
+    log: InteractionLog, users: Collection[int] | None, watch: TombstoneWatch | None, ends: IntArray | None
+) -> Sequence[int]:
+    """Positions of the users whose records may be written."""
+    chosen: Sequence[int] = range(len(log.user_ids)) if users is None else sorted(set(users))
+    if ends is not None:
+        now = int(time.time())
+        chosen = [user for user in chosen if ends[user] > now]
+    return chosen if watch is None else watch.allowed(log.user_ids, chosen)
+
+
+def _with_ends(contents: Sequence[bytes], ends: IntArray) -> list[bytes]:
+    """Contents with the end that their records get, so that another end is another content."""
+    return [content + end.to_bytes(8, "little") for content, end in zip(contents, ends.tolist(), strict=True)]
 
 
 def _complete(bulk: Bulk, histories: Sequence[tuple[str, bytes]], max_events: int) -> set[str]:
@@ -104,7 +174,7 @@ def _complete(bulk: Bulk, histories: Sequence[tuple[str, bytes]], max_events: in
     for (key, logged), reply in zip(there, bulk.get([key for key, _ in there]), strict=True):
         stored = reply or b""
         joined = stored if len(stored) > most else _joined(_events(logged), _events(stored))
-        replacing.append(("EVAL", _REPLACE_IF_UNCHANGED, 1, key, stored, joined[-most:]))
+        replacing.append(("EVAL", REPLACE_IF_UNCHANGED, 1, key, stored, joined[-most:]))
     return {key for (key, _), done in zip(there, bulk.ask(replacing), strict=True) if not done}
 
 

@@ -30,6 +30,7 @@ from offline.publish.records import (
     record_digest,
     record_digests,
 )
+from offline.publish.tombstones import TombstoneWatch
 from offline.publish.undo import Change, Publication
 
 GRACE_SECONDS = 7 * 86_400
@@ -100,10 +101,19 @@ class _Due:
 
 
 class KnowledgeWriter:
-    """Writes records of one space, with ``ttl_seconds`` of life from now on. For one call of ``write`` or ``renew``."""
+    """Writes records of one space, with ``ttl_seconds`` of life from now on. For one call of ``write`` or ``renew``.
+    Records of users who are forgotten meanwhile, as the ``watch`` tells, are deleted again."""
 
-    def __init__(self, store: Store, space: Space, ttl_seconds: int, write_cache: WriteCache) -> None:
+    def __init__(
+        self,
+        store: Store,
+        space: Space,
+        ttl_seconds: int,
+        write_cache: WriteCache,
+        watch: TombstoneWatch | None = None,
+    ) -> None:
         self._store, self._space, self._write_cache = store, space, write_cache
+        self._watch = watch if space.side == "user" else None
         self._now = int(time.time())
         self._expires_at = self._now + ttl_seconds
         self._renew_before = self._now + ttl_seconds // 2
@@ -161,6 +171,8 @@ class KnowledgeWriter:
             self._changes.about_to_write(owners)
         blobs = KNOWLEDGE.sealed(contents, self._now, self._expires_at)
         bulk.set(keys, blobs, self._expires_at + GRACE_SECONDS)
+        if self._watch is not None:
+            bulk.delete([keys[at] for at in self._watch.look(owners)])
         self._written.add(*blobs)
 
     def _due(self, entries: Iterable[Entries], seen: RecordDigests) -> Iterator[_Due]:

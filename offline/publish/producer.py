@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,6 +24,7 @@ from offline.publish.connection import Store
 from offline.publish.knowledge import GRACE_SECONDS, KnowledgeWriter, content_digest, entries, owners, restamped, times
 from offline.publish.records import WRITE_CACHE_FOLDER, ItemChanges, WriteCache, Written, forget
 from offline.publish.release import SwitchError
+from offline.publish.tombstones import TombstoneWatch
 from offline.publish.undo import JOURNAL_FILE, Journal
 
 _LONGEST_LIST = 100
@@ -39,6 +40,7 @@ class KnowledgePublication:
     ttl_seconds: int
     write_cache: WriteCache
     journal: Journal
+    watch: TombstoneWatch
 
     def write(self, name: str, produced: Produced, users: Collection[int] | None) -> dict[str, Written]:
         """Write the records of one producer that changed, counted by "user/liber" and the like; of ``users`` only, if
@@ -58,7 +60,9 @@ class KnowledgePublication:
                 continue
             ids = log.user_ids if isinstance(vectors, UserVectors) else log.item_ids
             numbers = owners(vectors, ids, users if isinstance(vectors, UserVectors) else None)
-            writer = KnowledgeWriter(store, vectors.space, self.ttl_seconds, self.write_cache)
+            if isinstance(vectors, UserVectors):
+                numbers = self._allowed(vectors.space, numbers)
+            writer = KnowledgeWriter(store, vectors.space, self.ttl_seconds, self.write_cache, self.watch)
             records[vectors.space.key] = (
                 writer.renew(ids[number] for number in numbers)
                 if is_held
@@ -71,9 +75,17 @@ class KnowledgePublication:
     def renew(self, space: Space, users: Collection[int] | None) -> Written:
         """Let the records of a space that is made no more live on, those of ``users`` only, if that is given."""
         ids = self.log.user_ids if space.side == "user" else self.log.item_ids
-        chosen = range(len(ids)) if users is None or space.side == "item" else sorted(set(users))
-        writer = KnowledgeWriter(self.store, space, self.ttl_seconds, self.write_cache)
+        chosen: Iterable[int] = range(len(ids)) if users is None or space.side == "item" else sorted(set(users))
+        if space.side == "user":
+            chosen = self._allowed(space, chosen)
+        writer = KnowledgeWriter(self.store, space, self.ttl_seconds, self.write_cache, self.watch)
         return writer.renew(ids[number] for number in chosen)
+
+    def _allowed(self, space: Space, numbers: Iterable[int]) -> list[int]:
+        """Those of the users who may have records, which are about to be written in a space: whoever forgets them finds
+        it listed."""
+        self.store.redis.sadd(self.store.keys.user_spaces, space.fingerprint)
+        return self.watch.allowed(self.log.user_ids, numbers)
 
 
 @contextmanager
@@ -84,7 +96,8 @@ def knowledge_publication(store: Store, config: JobConfig, log: InteractionLog) 
             WriteCache(store, config.workdir / WRITE_CACHE_FOLDER),
             round(config.knowledge.ttl_days * 86_400),
         )
-        yield KnowledgePublication(store, log, ttl, write_cache, journal)
+        watch = TombstoneWatch(store, config.workdir)
+        yield KnowledgePublication(store, log, ttl, write_cache, journal, watch)
         write_cache.save()
 
 
@@ -104,12 +117,18 @@ class RolledBack:
     size: int = 0
 
 
-def rollback_producer(store: Store, journal: Journal, name: str, end_change: Callable[[str, bool], None]) -> RolledBack:
+def rollback_producer(
+    store: Store,
+    journal: Journal,
+    name: str,
+    end_change: Callable[[str, bool], None],
+    watch: TombstoneWatch | None = None,
+) -> RolledBack:
     """Take back what the producer's last publication changed in the live release, and hold the producer.
 
     Again: take back the publication before that one. One that is killed is completed by the next call. The caller has
-    the work folder to itself. ``end_change`` is told the live release, and whether its items changed. SwitchError if
-    there is nothing to go back to.
+    the work folder to itself. ``end_change`` is told the live release, and whether its items changed. What was of
+    users who are forgotten, as the ``watch`` tells, does not come back. SwitchError if there is nothing to go back to.
     """
     live = release.live_release(store)
     if live is None:
@@ -129,14 +148,26 @@ def rollback_producer(store: Store, journal: Journal, name: str, end_change: Cal
     forget(store)
     result = RolledBack(live, tuple(spaces))
     item_changes = {space: ItemChanges(store, space) for key, space in spaces.items() if key.startswith("item/")}
+    user_spaces = [space for key, space in spaces.items() if key.startswith("user/")]
     for chunk in journal.changes(publication):
         for space, changes in item_changes.items():
             changes.about_to_write(owners_of([key for key, _, _ in chunk], store.keys.item_knowledge("", space)))
         _restore(store, chunk, result)
+        if watch is not None:
+            for space in user_spaces:
+                _delete_forgotten(store, watch, [key for key, _, _ in chunk], space)
     changed = interrupted or (bool(item_changes) and result.restored + result.removed > 0)
     end_change(live, changed)
     journal.undone(publication)
     return result
+
+
+def _delete_forgotten(store: Store, watch: TombstoneWatch, keys: Sequence[str], space: str) -> None:
+    """Delete those of the records just restored that are of users who were forgotten."""
+    users = owners_of(keys, store.keys.user_knowledge("", space))
+    watch.look(users)
+    with Bulk(store.redis) as bulk:
+        bulk.delete([store.keys.user_knowledge(user, space) for user in users if watch.blocks(user)])
 
 
 def _restore(store: Store, chunk: list[tuple[str, bytes | None, bytes]], result: RolledBack) -> None:

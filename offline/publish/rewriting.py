@@ -19,18 +19,13 @@ from offline.data.log import InteractionLog
 from offline.data.log_settings import settings_digest
 from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
-from offline.publish.features import packed_histories
+from offline.publish.features import REPLACE_IF_UNCHANGED, erase_events, packed_histories
 from offline.publish.records import WriteCache, Written, chunks
 from offline.publish.streams import installation_of, new_interactions
+from offline.publish.tombstones import TombstoneWatch
 
 _ATTEMPTS = 3
 """Tries to replace a history that the service appends to meanwhile."""
-
-_REPLACE_IF_UNCHANGED = """
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2]) end
-return 1
-"""
 
 
 def are_of_other_settings(store: Store, configuration: str, log: InteractionLog) -> bool:
@@ -51,10 +46,10 @@ def note_settings(store: Store, configuration: str, log: InteractionLog) -> None
 
 
 def rewrite_histories(
-    store: Store, log: InteractionLog, max_events: int, write_cache: WriteCache
+    store: Store, log: InteractionLog, max_events: int, write_cache: WriteCache, watch: TombstoneWatch | None = None
 ) -> tuple[Written, bool]:
-    """Every live history, also of users whom the log no longer knows; and whether all could be replaced. The service
-    appended to the others in the middle of it: the next publication begins again."""
+    """Every live history, also of users whom the log no longer knows, but of those who are forgotten; and whether all
+    could be replaced. The service appended to the others in the middle of it: the next publication begins again."""
     known = set(log.user_ids)
     gone = [user for user in _with_history(store) if user not in known]
     mark = log.stream_mark if log.stream in ("", installation_of(store)) else "0-0"
@@ -62,11 +57,15 @@ def rewrite_histories(
     write_cache.about_to_write()
     with Bulk(store.redis) as bulk:
         for chunk in chunks(zip([*log.user_ids, *gone], _logged(log, max_events, len(gone)), strict=True)):
-            left = dict(chunk)
+            left = {user: blob for user, blob in chunk if watch is None or not watch.blocks(user)}
+            users = list(left)
             for _ in range(_ATTEMPTS):
                 if left:
                     left = _replaced(store, bulk, mark, left, max_events, result)
             complete = complete and not left
+            if watch is not None:
+                forgotten = [users[place] for place in watch.look(users)]
+                erase_events(bulk, {store.keys.user_history(user): watch.until_ms(user) for user in forgotten})
     return result, complete
 
 
@@ -98,7 +97,7 @@ def _replaced(
         streamed[event.user_id].add(event.pack())
     after = [_joined(logged[user], blob, streamed[user], max_events) for user, blob in zip(users, before, strict=True)]
     stale = [at for at in range(len(users)) if before[at] != after[at]]
-    replies = bulk.ask([("EVAL", _REPLACE_IF_UNCHANGED, 1, keys[at], before[at], after[at]) for at in stale])
+    replies = bulk.ask([("EVAL", REPLACE_IF_UNCHANGED, 1, keys[at], before[at], after[at]) for at in stale])
     result.add(*(after[at] for at, done in zip(stale, replies, strict=True) if done))
     result.unchanged += len(users) - len(stale)
     return {users[at]: logged[users[at]] for at, done in zip(stale, replies, strict=True) if not done}

@@ -21,7 +21,7 @@ from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
 from offline.publish import gate, indexes, popularity, release, snapshot
 from offline.publish.connection import Store
-from offline.publish.features import write_histories, write_items, write_profiles
+from offline.publish.features import record_ends, write_histories, write_items, write_profiles
 from offline.publish.producer import knowledge_publication, spaces_of
 from offline.publish.records import Written
 from offline.publish.rewriting import are_of_other_settings, note_settings, rewrite_histories
@@ -78,12 +78,17 @@ class Staging:
         store, contents, log = self._store, self._contents, self._contents.log
         with knowledge_publication(store, self._config, log) as publication:
             write_cache, longest = publication.write_cache, self._config.publish.history_max_events
-            records = {"user profiles": write_profiles(store, contents.catalogue, log, write_cache, users)}
-            complete = True
+            watch, retention = publication.watch, self._config.retention
+            profiles_end, histories_end = (
+                record_ends(log, days) for days in (retention.profile_days, retention.history_days)
+            )
+            written = write_profiles(store, contents.catalogue, log, write_cache, users, watch, profiles_end)
+            records, complete = {"user profiles": written}, True
             if are_of_other_settings(store, self._config.name, log):
-                records["user histories"], complete = rewrite_histories(store, log, longest, write_cache)
+                records["user histories"], complete = rewrite_histories(store, log, longest, write_cache, watch)
             else:
-                records["user histories"] = write_histories(store, log, longest, write_cache, users)
+                written = write_histories(store, log, longest, write_cache, users, watch, histories_end)
+                records["user histories"] = written
             if complete:
                 note_settings(store, self._config.name, log)
             for name, produced in contents.knowledge.produced.items():

@@ -41,6 +41,12 @@ def exposures(store: Store) -> list[Exposure]:
     return understood
 
 
+def trim_stream(store: Store, stream: str, first_ms: int) -> int:
+    """Remove the entries of a stream that were added before a time; how many."""
+    removed: Any = store.redis.xtrim(stream, minid=f"{first_ms}-0", approximate=False)
+    return int(removed)
+
+
 def entries(store: Store, stream: str, after: str) -> Iterator[tuple[str, dict[Any, Any]]]:
     """(id, fields) of the entries of a stream after the entry ``after``, in order."""
     while True:

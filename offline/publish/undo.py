@@ -141,8 +141,21 @@ class Journal:
             while page := cursor.fetchmany(_PAGE):
                 yield page
 
+    def journaled_keys(self) -> list[str]:
+        """Keys of all records of all publications."""
+        with self._reported():
+            return [key for (key,) in self._connection.execute("SELECT DISTINCT key FROM records").fetchall()]
+
+    def remove(self, keys: Sequence[str]) -> None:
+        """Remove all records under these keys, and their bytes from the file."""
+        with self.transaction() as connection:
+            connection.executemany("DELETE FROM records WHERE key = ?", [(key,) for key in keys])
+        with self._reported():
+            self._connection.execute("VACUUM")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def _prepare(self) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             self._connection.execute(f"PRAGMA {pragma}")
         version = int(self._connection.execute("PRAGMA user_version").fetchone()[0])
         if version not in (0, _VERSION):

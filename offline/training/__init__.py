@@ -20,6 +20,7 @@ scores      the distribution of scores, and how it moved
 importance  what exchanging a group of inputs costs
 drift       what a training looked at, against the last one
 artifact    the exported model, compared with torch
+retraining  users who were forgotten since, whom the next training is without
 report      counts, artifact and quality table, as text
 page        the report as a page
 """

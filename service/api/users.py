@@ -87,7 +87,7 @@ REPLIES = (RequestReply, RequestsReply, ReportReply, ReportsReply, OptOutReply, 
 _REQUEST = Decoder(RequestBody)
 
 
-async def forget(service: Service, request: Request) -> Response:
+async def delete_user(service: Service, request: Request) -> Response:
     """Delete a user: everything older than now, in Redis and in all processes, before this is answered.
 
     The answer is the receipt of a request to the next job, which removes the user from what the jobs store. A tombstone
@@ -163,7 +163,7 @@ async def single_report(service: Service, request: Request) -> Response:
 def mount(app: FastPathApp, *, requires_keys: bool) -> None:
     """Put the routes on ``app``."""
     for method, path, endpoint, scope, reply, status in (
-        ("DELETE", "/v1/users/{user_id:path}", forget, Scope.ADMIN, "RequestReply", 202),
+        ("DELETE", "/v1/users/{user_id:path}", delete_user, Scope.ADMIN, "RequestReply", 202),
         ("PUT", "/v1/users/{user_id:path}/opt-out", opt_out, Scope.ADMIN, "RequestReply", 202),
         ("PUT", "/v1/users/{user_id:path}/opt-in", opt_in, Scope.ADMIN, "OptOutReply", 200),
         ("GET", "/v1/users/{user_id:path}/export", export, Scope.ADMIN, "ExportReply", 200),

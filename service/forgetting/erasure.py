@@ -72,7 +72,7 @@ class Erasure:
                     break
             else:
                 raise Unavailable("records of the user are written again and again: ask again", retry_after_ms=1000)
-            receipt = receipt.changed(RequestState.WAITING, removed=dict(removed), remaining=REMAINING)
+            receipt = await self._completed(receipt, removed)
             await self.requests.write(receipt)
             await self._on_disks(receipt)
         except RedisUnavailable as error:
@@ -82,6 +82,13 @@ class Erasure:
             ) from error
         log.info("a user was forgotten: receipt %s", receipt.id)
         return receipt
+
+    async def _completed(self, receipt: JobRequest, removed: Counter[str]) -> JobRequest:
+        """The receipt with what was removed here, in the state that a job has given it meanwhile."""
+        stored = await self.requests.read(receipt.id)
+        if stored.state is RequestState.WAITING:
+            return stored.changed(RequestState.WAITING, removed=dict(removed), remaining=REMAINING)
+        return stored.changed(stored.state, removed=dict(removed + Counter(stored.removed)))
 
     async def _on_disks(self, receipt: JobRequest) -> None:
         """Wait until the deletion is on as many disks as accepted feedback is. Unavailable if it is not."""

@@ -14,7 +14,8 @@ def write_config(document: Mapping[str, Any], path: Path) -> None:
 
 
 def _toml(value: Any) -> str:
-    """A value on one line."""
+    """A value on one line; TOML has no null."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(name)} = {_toml(entry)}" for name, entry in value.items()) + " }"
+        entries = ((name, entry) for name, entry in value.items() if entry is not None)
+        return "{ " + ", ".join(f"{json.dumps(name)} = {_toml(entry)}" for name, entry in entries) + " }"
     return f"[{', '.join(map(_toml, value))}]" if isinstance(value, list) else json.dumps(value)

@@ -16,6 +16,7 @@ DATA = {
         "training": "training of the CTR models",
         "reranking": "the reranker of tune-reranker: its model, prompt, and on how many rows it is judged",
         "publish": "bounds that a new release must keep, and how much is kept",
+        "retention": "how long what is stored of users stays",
         "retrieval": "indexes with which the service finds candidates itself",
         "benchmark": "settings of `python -m research benchmark`",
     },

@@ -57,6 +57,12 @@ TRAINING = {
         "max_auc_drop": "validation AUC that a new model may lose against the live one",
         "keep_releases": "releases that stay for a rollback",
         "history_max_events": "last events of a user that are kept in Redis; the service has a setting of its own",
+        "texts": "whether texts about users and items, with their prompts, are published for the console to show",
+    },
+    "RetentionConfig": {
+        "history_days": "days after the last interaction at which a history in Redis ends; none: never",
+        "profile_days": "days after the last interaction at which a profile in Redis ends; none: never",
+        "exposure_days": "days that exposures, and the interactions archived beside them, are kept; none: for ever",
     },
     "RetrievalConfig": {
         "enabled": "whether releases have indexes of item vectors",

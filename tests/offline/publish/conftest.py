@@ -68,7 +68,7 @@ def keys_of(client: redis.Redis, pattern: str = "*") -> set[str]:
 def content_of(store: Store) -> dict[str, bytes]:
     """Every string key of the installation, with its value."""
     values: dict[str, bytes] = {}
-    for key in keys_of(store.redis, f"{store.keys.prefix}:*") - {store.keys.changes}:
+    for key in keys_of(store.redis, f"{store.keys.prefix}:*") - {store.keys.changes, store.keys.user_spaces}:
         value: Any = store.redis.get(key)
         values[key] = value
     return values

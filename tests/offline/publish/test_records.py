@@ -13,7 +13,7 @@ from models.contract.profile import UserProfile
 from models.contract.schema import RunningSpec
 from offline.knowledge.vectors import as_record
 from offline.publish.connection import Store
-from offline.publish.features import _REPLACE_IF_UNCHANGED, packed_histories, write_items
+from offline.publish.features import REPLACE_IF_UNCHANGED, packed_histories, write_items
 from offline.publish.knowledge import KnowledgeWriter, entries
 from offline.publish.producer import spaces_of
 from offline.publish.records import WriteCache
@@ -206,9 +206,9 @@ def test_a_history_that_changes_meanwhile_is_not_replaced(store: Store, trained:
     key = store.keys.user_history("u2")
     first, second = (Interaction(user_id="u2", item_id="i1", value=5, time_ms=10**12 + at).pack() for at in range(2))
     store.redis.set(key, first)
-    assert not store.redis.eval(_REPLACE_IF_UNCHANGED, 1, key, second, b"lost")
+    assert not store.redis.eval(REPLACE_IF_UNCHANGED, 1, key, second, b"lost")
     assert read(store, key) == first
-    assert store.redis.eval(_REPLACE_IF_UNCHANGED, 1, key, first, second)
+    assert store.redis.eval(REPLACE_IF_UNCHANGED, 1, key, first, second)
     assert read(store, key) == second
 
 

@@ -1,0 +1,75 @@
+"""The job that forgets users."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from models.contract.forgetting import Tombstone
+from models.contract.ids import ID_DEMANDS, id_fault
+from models.contract.requests import JobRequest, RequestKind
+from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, MetricsFile, carry_out, job_of
+from offline.cli.panels import BACK
+from offline.data.catalogue import DataError
+from offline.forgetting.run import forget_users
+from offline.jobs.runs import Run
+from offline.publish.connection import open_store
+from offline.publish.requests import write_request
+from offline.publish.tombstones import forgotten_users, write_tombstones
+
+app = typer.Typer()
+
+_ASKED_BY = "python -m offline forget"
+
+
+@app.command(rich_help_panel=BACK)
+def forget(
+    user: Annotated[list[str] | None, typer.Option(metavar="ID", help="A user; may be repeated.")] = None,
+    file: Annotated[Path | None, typer.Option(metavar="FILE", help="Users, an id on each line.")] = None,
+    opt_out: Annotated[
+        bool,
+        typer.Option("--opt-out", help="Also store nothing of them from now on: they are ranked as unknown users."),
+    ] = False,
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    metrics_file: MetricsFile = None,
+) -> None:
+    """Delete all that is stored of users, in Redis and in the work folder; they do not come back from the source files.
+
+    Running services forget them within a poll interval. A receipt of each user, in Redis, tells what was removed and
+    what is left; a job that is killed is completed by the next one of any kind.
+    """
+    users = [*(user or ()), *(_ids_of(file) if file is not None else ())]
+    if not users:
+        raise typer.BadParameter("say --user ID or --file FILE")
+    for name in users:
+        if fault := id_fault(name):
+            raise typer.BadParameter(f"the id {name!r} {ID_DEMANDS[fault]}")
+    job = job_of(config, data_dir, metrics=metrics_file)
+
+    def work(run: Run) -> None:
+        with open_store(job.data_dir, job.config.name) as store:
+            known, now = forgotten_users(store, job.config.workdir), time.time_ns() // 1_000_000
+            tombstones = {
+                name: Tombstone(forgotten_ms=now, opted_out=opt_out or known.opted_out(name)) for name in users
+            }
+            write_tombstones(store, tombstones)  # first: whoever writes something of them now deletes it again
+            requests = [JobRequest.new(RequestKind.FORGET, name, _ASKED_BY) for name in tombstones]
+            for request in requests:
+                write_request(store, request)
+            forget_users(run, store)
+            for request in requests:
+                print(f"  receipt {request.id}")
+
+    carry_out(job, "forget", work)
+
+
+def _ids_of(path: Path) -> list[str]:
+    """The lines of a file. DataError if it cannot be read."""
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as lines of UTF-8: {error}") from error

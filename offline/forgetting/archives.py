@@ -1,0 +1,107 @@
+"""Parquet archives of exposures and interactions, without rows of users who are forgotten, or that are too old."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+
+from offline.data.files import write_parquet
+from offline.jobs.runs import LockedError, exclusive
+from offline.jobs.steps import Job
+from offline.publish.archive import USER_COLUMNS
+from offline.publish.connection import Store
+from offline.publish.erasure import Removed
+from offline.publish.streams import trim_stream
+
+TABLES = ("exposures", "interactions")
+_DAY_MS = 86_400_000
+_WAIT_SECONDS, _BETWEEN_SECONDS = 60.0, 0.1
+"""Longest wait for a job that reads the streams, and time between two looks."""
+
+
+def archive_folders(job: Job) -> list[Path]:
+    """Folders of archives that there are: of the service's streams, and of the last replay."""
+    folders = (job.config.workdir / "exposures", job.config.workdir / "replay" / "exposures")
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def archived_users(job: Job) -> set[str]:
+    """All users and units in the archives."""
+    users: set[str] = set()
+    for path in _parts(job):
+        frame = pl.scan_parquet(path)
+        for name in set(USER_COLUMNS) & set(frame.collect_schema().names()):
+            users.update(frame.select(pl.col(name).drop_nulls().unique()).collect()[name].to_list())
+    return users
+
+
+def remove_from_archives(job: Job, until_ms: Mapping[str, int], removed: Removed) -> None:
+    """Rewrite the parts that have rows of these users until their times (unix ms), as user or as unit. LockedError if a
+    job goes on reading the streams."""
+    for folder in archive_folders(job):
+        with _alone(folder):
+            for table in TABLES:
+                for path in (folder / table).glob("part-*.parquet"):
+                    frame = pl.read_parquet(path)
+                    names = [name for name in USER_COLUMNS if name in frame.columns]
+                    of_user = pl.coalesce(
+                        pl.when(_until(name, until_ms) >= pl.col("time_ms")).then(pl.col(name)) for name in names
+                    )
+                    users = frame.select(of_user.alias("user"))["user"]
+                    removed.update((user, f"archived {table}") for user in users.drop_nulls().to_list())
+                    _replace(path, frame, users.is_null())
+
+
+def end_exposures(job: Job, store: Store | None) -> int:
+    """Remove what is older than ``retention.exposure_days`` from the archives, and from the stream of exposures; how
+    many rows. None without that setting."""
+    days = job.config.retention.exposure_days
+    if days is None:
+        return 0
+    first_ms, count = round(time.time() * 1000 - days * _DAY_MS), 0
+    for folder in archive_folders(job):
+        with _alone(folder):
+            for table in TABLES:
+                for path in (folder / table).glob("part-*.parquet"):
+                    frame = pl.read_parquet(path)
+                    is_young = frame["time_ms"] >= first_ms
+                    count += frame.height - int(is_young.sum())
+                    _replace(path, frame, is_young)
+    if store is not None:
+        count += trim_stream(store, store.keys.exposures, first_ms)
+    return count
+
+
+def _parts(job: Job) -> list[Path]:
+    return [path for folder in archive_folders(job) for table in TABLES for path in (folder / table).glob("part-*")]
+
+
+def _until(name: str, until_ms: Mapping[str, int]) -> pl.Expr:
+    return pl.col(name).replace_strict(dict(until_ms), default=-1, return_dtype=pl.Int64)
+
+
+def _replace(path: Path, frame: pl.DataFrame, left: pl.Series) -> None:
+    """Let a part have those of its rows that are left; a part without any goes."""
+    if not left.any():
+        path.unlink()
+    elif not left.all():
+        write_parquet(path, frame.filter(left))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a folder of archives; a job that holds it is through in seconds. LockedError if it is not."""
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            with exclusive(folder, "forget"):
+                yield
+            return
+        except LockedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_BETWEEN_SECONDS)

@@ -1,0 +1,158 @@
+"""The step ``forget``: users who have a tombstone that was not carried out in this work folder leave all that it
+stores, and receipts say so.
+
+Every job that writes or publishes begins with it, before anything else reads the log. Each store is told apart from the
+others and may be cleaned again; that it is done is noted last, so a run that is killed anywhere is completed by the
+next.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+
+from models.contract.forgetting import Tombstone
+from models.contract.requests import JobRequest, RequestKind, RequestState
+from offline.data.log import InteractionLog
+from offline.data.rules import counted
+from offline.forgetting import rows
+from offline.jobs.runs import Run
+from offline.jobs.steps import Job
+from offline.publish.connection import Store
+from offline.publish.erasure import Removed, erase_users, rewrite_append_only_file
+from offline.publish.requests import open_requests, write_request
+from offline.publish.tombstones import ForgottenUsers, forbidden_until, synchronise, write_tombstones
+from offline.training.retraining import Retraining
+
+_SOURCE = "the source files are yours: remove the user there; the tombstone keeps their rows out until then"
+_BACKUPS = "backups of Redis and of the work folder hold former states until they are replaced"
+_STREAMS = (
+    "Redis marks entries of streams as deleted; their bytes leave its memory and its files with the block of 100 "
+    "entries that they are in, when the stream is trimmed"
+)
+_AGGREGATES = (
+    "models, codebooks and projections were made of everybody's interactions: the next training is without the user "
+    "(`python -m offline status`, line `retraining`)"
+)
+
+
+def forget_users(run: Run, store: Store | None) -> Removed:
+    """Carry out what is new; numbers of removed records by user and store. ``store`` None: no Redis was ever there.
+
+    CacheError, JournalError and DataError for stores that are damaged, LockedError if a job goes on reading streams.
+    """
+    job = run.job
+    rows.finish_removal(job)
+    requests = [] if store is None else [each for each in open_requests(store) if each.kind is RequestKind.FORGET]
+    if store is not None:
+        _write_lost(store, job, requests)
+    forgotten = synchronise(store, job.config.workdir)
+    log, removed = InteractionLog.empty(), Removed()
+    if (forgotten.has_pending or len(forgotten.salts) > 1) and InteractionLog.is_saved(job.log):
+        log = InteractionLog.load(job.log)
+        forgotten = synchronise(store, job.config.workdir, log.user_ids)
+    if forgotten.has_pending:
+        with run.step("forget") as watch:
+            _set_state(store, requests, RequestState.RUNNING)
+            until_ms = _pending(job, forgotten, log, requests)
+            notes = _carry_out(job, store, until_ms, log, removed)
+            forgotten.all_done().save(job.config.workdir)
+            watch.done(f"{counted(len(until_ms), 'user')} removed, {removed_line(removed)}")
+    else:
+        notes = []
+    if store is not None:
+        _close(store, job, requests, removed, notes)
+    if job.config.retention.exposure_days is not None:
+        from offline.forgetting.archives import end_exposures
+
+        if ended := end_exposures(job, store):
+            print(f"  retention: {counted(ended, 'row')} of exposures and interactions ended", flush=True)
+    return removed
+
+
+def removed_line(removed: Removed) -> str:
+    """Numbers by store, for people."""
+    stores = _by_store(removed)
+    return ", ".join(f"{count:,} {store}" for store, count in sorted(stores.items())) or "nothing was stored of them"
+
+
+def _write_lost(store: Store, job: Job, requests: list[JobRequest]) -> None:
+    """Write the tombstones of those whose requests are there and who have none, because Redis lost them."""
+    known = synchronise(store, job.config.workdir)
+    lost = {each.user_id: each.asked_ms for each in requests if each.user_id and known.of(each.user_id) is None}
+    if lost:
+        write_tombstones(store, {user: Tombstone(forgotten_ms=asked_ms) for user, asked_ms in lost.items()})
+
+
+def _pending(job: Job, forgotten: ForgottenUsers, log: InteractionLog, requests: list[JobRequest]) -> dict[str, int]:
+    """The users whose tombstones are to be carried out, as far as any store or request names them; nothing of theirs
+    may stay until these times (unix ms)."""
+    from offline.forgetting.archives import archived_users
+    from offline.forgetting.journal import journaled_users
+
+    names = {*log.user_ids, *(each.user_id for each in requests if each.user_id is not None)}
+    names |= archived_users(job) | journaled_users(job) | rows.imported_users(job)
+    for folder in rows.former_logs(job):
+        names.update(InteractionLog.load(folder).user_ids)
+    tombstones = {name: forgotten.pending(name) for name in sorted(names)}
+    return {name: forbidden_until(tombstone) for name, tombstone in tombstones.items() if tombstone is not None}
+
+
+def _carry_out(
+    job: Job, store: Store | None, until_ms: Mapping[str, int], log: InteractionLog, removed: Removed
+) -> list[str]:
+    """Remove the users from every store; sentences about what could not be told. The log is last, because what is
+    found by its rows and numbers must go before."""
+    from offline.forgetting.archives import remove_from_archives
+    from offline.forgetting.contents import note_owners, remove_contents
+    from offline.forgetting.journal import (
+        remove_from_bad_rows,
+        remove_from_journal,
+        remove_from_write_cache,
+        remove_half_written,
+    )
+
+    notes = []
+    remove_half_written(job)
+    numbers = rows.numbers_of(log, until_ms)
+    if store is not None:
+        removed.update(erase_users(store, until_ms))
+    if numbers:
+        notes.append(note_owners(job))
+    remove_contents(job, until_ms, removed)
+    remove_from_journal(job, until_ms, removed)
+    remove_from_write_cache(job, numbers)
+    remove_from_bad_rows(job, until_ms, removed)
+    remove_from_archives(job, until_ms, removed)
+    if numbers:  # log-odds of prompts that quote histories, by a hash of the prompt
+        shutil.rmtree(job.config.workdir / "reranker" / "scores", ignore_errors=True)
+    rows.remove_from_copies(job, until_ms, removed)
+    rows.remove_rows(job, until_ms, removed)
+    if store is not None:
+        notes.append(rewrite_append_only_file(store))
+    return [note for note in notes if note]
+
+
+def _set_state(store: Store | None, requests: list[JobRequest], state: RequestState) -> None:
+    if store is not None:
+        for request in requests:
+            write_request(store, request.changed(state))
+
+
+def _close(store: Store, job: Job, requests: list[JobRequest], removed: Removed, notes: list[str]) -> None:
+    """Let receipts say what was removed and what is left."""
+    models = [_AGGREGATES] if Retraining.load(job.config.workdir).users else []
+    for request in requests:
+        of_user = Removed({key: count for key, count in removed.items() if key[0] == request.user_id})
+        total = Counter(request.removed) + _by_store(of_user)
+        streams = [_STREAMS] if {"interactions", "exposures"} & total.keys() else []
+        left = (*notes, _SOURCE, _BACKUPS, *streams, *models)
+        write_request(store, request.changed(RequestState.DONE, removed=dict(total), remaining=left))
+
+
+def _by_store(removed: Removed) -> Counter[str]:
+    stores = Counter[str]()
+    for (_, store), count in removed.items():
+        stores[store] += count
+    return +stores

@@ -1,0 +1,135 @@
+"""All that Redis holds of users who are forgotten, found by their names in one SCAN and in the streams, and deleted."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import redis
+
+from models.contract.events import Interaction
+from models.contract.exposures import Exposure
+from offline.publish.bulk import Bulk
+from offline.publish.connection import Store
+from offline.publish.features import erase_events
+from offline.publish.records import chunks, forget
+from offline.publish.streams import entries
+
+Removed = Counter[tuple[str, str]]
+"""Numbers of records that were removed, by user id and by the store that they were in."""
+
+_REWRITE_SECONDS = 60.0
+"""Longest wait for the append-only file."""
+
+_SCANNED = 10_000
+"""Keys that Redis looks at between two other commands."""
+
+
+def erase_users(store: Store, until_ms: Mapping[str, int]) -> Removed:
+    """Delete what there is of these users until their times (unix ms). Only histories and entries of streams tell
+    times; profiles, knowledge, texts and arms go whatever theirs. Safe to repeat."""
+    removed = _erase_entries(store, until_ms)
+    if not until_ms:
+        return removed
+    forget(store)
+    owners = {_escaped_tag(store, user): user for user in until_ms}
+    pattern = f"{_prefix(store)}*"
+    with Bulk(store.redis) as bulk:
+        scanned = store.redis.scan_iter(match=pattern, count=_SCANNED)
+        of_users = ((owners[tag], tail, key) for tag, tail, key in map(_parted, scanned) if tag in owners)
+        for chunk in chunks(of_users):
+            others = [(user, tail, key) for user, tail, key in chunk if tail != "history"]
+            bulk.delete([key for _, _, key in others])
+            removed.update((user, "knowledge" if tail.startswith("k:") else tail) for user, tail, _ in others)
+            for user, tail, key in chunk:
+                if tail == "history" and (count := erase_events(bulk, {key: until_ms[user]})):
+                    removed[user, "history"] += count
+    return removed
+
+
+def rewrite_append_only_file(store: Store) -> str:
+    """Let Redis write its append-only file anew, without what was deleted, and wait for it a while; "" once it is, or
+    why it is not."""
+    nodes: Any = {"target_nodes": redis.RedisCluster.PRIMARIES} if isinstance(store.redis, redis.RedisCluster) else {}
+    try:
+        store.redis.bgrewriteaof(**nodes)
+        deadline = time.monotonic() + _REWRITE_SECONDS
+        while time.monotonic() < deadline:
+            state: Any = store.redis.info("persistence", **nodes)
+            states = state.values() if nodes and "aof_enabled" not in state else [state]
+            if not any(part.get("aof_rewrite_in_progress") or part.get("aof_rewrite_scheduled") for part in states):
+                return ""
+            time.sleep(0.02)
+    except redis.ResponseError as error:
+        return f"Redis refuses to rewrite its append-only file ({error}): let it, or it holds former states"
+    return "Redis is still rewriting its append-only file"
+
+
+def own_units(store: Store, users: Mapping[str, int]) -> dict[str, str]:
+    """Units other than themselves that these users alone came with, as the stream of exposures tells; users by unit."""
+    users_of: dict[str, set[str]] = defaultdict(set)
+    for _, fields in entries(store, store.keys.exposures, "0-0"):
+        try:
+            exposure = Exposure.from_stream(fields)
+        except ValueError:
+            continue
+        users_of[exposure.unit].add(exposure.user_id)
+    return {
+        unit: user
+        for unit, (user, *others) in ((unit, sorted(owners)) for unit, owners in users_of.items())
+        if unit and not others and user in users and unit != user
+    }
+
+
+def _erase_entries(store: Store, until_ms: Mapping[str, int]) -> Removed:
+    """The entries of both streams, and the arms of units that only these users came with."""
+    removed = Removed()
+    arms = own_units(store, until_ms)
+    for unit, user in arms.items():
+        deleted: Any = store.redis.delete(store.keys.unit_arms(unit))
+        if deleted:
+            removed[user, "arms"] += deleted
+    for name in ("interactions", "exposures"):
+        stream = getattr(store.keys, name)
+        for chunk in chunks(_entries_of(store, stream, until_ms)):
+            store.redis.xdel(stream, *(entry for _, entry in chunk))
+            removed.update((user, name) for user, _ in chunk)
+    return removed
+
+
+def _entries_of(store: Store, stream: str, until_ms: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """(user, entry) of those of a stream that are of these users. One that nobody understands counts if an id of theirs
+    stands in it."""
+    for entry, fields in entries(store, stream, "0-0"):
+        try:
+            if stream == store.keys.interactions:
+                event = Interaction.from_stream(fields)
+                users, time_ms = {event.user_id}, event.time_ms
+            else:
+                exposure = Exposure.from_stream(fields)
+                users, time_ms = {exposure.user_id, exposure.unit}, exposure.time_ms
+        except ValueError:
+            text = b" ".join(fields.values())
+            users, time_ms = {user for user in until_ms if f'"{user}"'.encode() in text}, -1
+        for user in users & until_ms.keys():
+            if time_ms <= until_ms[user]:
+                yield user, entry
+                break
+
+
+def _prefix(store: Store) -> str:
+    return store.keys.user_profile("").partition("{u:")[0] + "{u:"
+
+
+def _escaped_tag(store: Store, user: str) -> str:
+    """What stands in the hash tag of a user's keys."""
+    return store.keys.user_profile(user)[len(_prefix(store)) :].partition("}")[0]
+
+
+def _parted(key: Any) -> tuple[str, str, str]:
+    """(what stands in the hash tag, what follows it, the key)."""
+    name = key.decode()
+    tag, _, tail = name.partition("{u:")[2].partition("}:")
+    return tag, tail, name

@@ -1,0 +1,51 @@
+"""Requests that wait for a job, and reports that jobs publish, in Redis (models/contract/requests.py)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from models.contract.requests import MOST_REPORTS, REPORT_SECONDS, JobRequest, Report, ReportKind
+from offline.publish.connection import Store
+
+
+def open_requests(store: Store) -> list[JobRequest]:
+    """Requests that wait or were begun, oldest first. What is damaged or of another version is left alone."""
+    return [request for request in _requests(store) if request.is_open]
+
+
+def write_request(store: Store, request: JobRequest) -> None:
+    """Store a request as it is now."""
+    document: Any = request.model_dump_json()
+    store.redis.set(store.keys.request(request.id), document, exat=request.ends_at)
+    store.redis.zadd(store.keys.requests, {request.id: request.asked_ms})
+
+
+def publish_report(store: Store, kind: ReportKind, name: str, body: Mapping[str, Any]) -> str:
+    """Publish a report ``KIND-NAME``; that name. Those that ended, and the oldest of too many, leave the list.
+    ValueError if it is too large."""
+    now = time.time_ns() // 1_000_000
+    report = Report(name=f"{kind}-{name}", kind=kind, made_ms=now, body=body)
+    document: Any = report.pack()
+    store.redis.set(store.keys.report(report.name), document, ex=REPORT_SECONDS)
+    store.redis.zadd(store.keys.reports, {report.name: now})
+    store.redis.zremrangebyscore(store.keys.reports, "-inf", now - 1000 * REPORT_SECONDS)
+    oldest: Any = store.redis.zrange(store.keys.reports, 0, -MOST_REPORTS - 1)
+    for former in oldest:
+        store.redis.delete(store.keys.report(former.decode()))
+        store.redis.zrem(store.keys.reports, former)
+    return report.name
+
+
+def _requests(store: Store) -> Iterator[JobRequest]:
+    names: Any = store.redis.zrange(store.keys.requests, 0, -1)
+    for name in names:
+        document: Any = store.redis.get(store.keys.request(name.decode()))
+        try:
+            if document is not None:
+                yield JobRequest.model_validate_json(document)
+        except ValidationError:
+            continue

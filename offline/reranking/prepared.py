@@ -36,7 +36,7 @@ SELECTIONS: tuple[Selection, ...] = ("recent", "relevant")
 
 
 class TuningSamples(NamedTuple):
-    """Prompts [n] that the language model is tuned on: the log row of each, its tokens, and the answer's first token."""
+    """Prompts [n] that the language model is tuned on: log row and tokens of each, and the first token of its answer."""
 
     rows: IntArray
     tokens: list[list[int]]

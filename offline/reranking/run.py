@@ -101,9 +101,7 @@ def _answers(run: Run, ready: Prepared, model: Labeller, name: str) -> Answers:
 
 def _tuned(ready: Prepared) -> list[float]:
     samples = ready.tuning_samples()
-    return tune(
-        ready.base(), samples.tokens, samples.answers, ready.settings.tuning, ready.settings.seed, ready.folder
-    )
+    return tune(ready.base(), samples.tokens, samples.answers, ready.settings.tuning, ready.settings.seed, ready.folder)
 
 
 def _metrics(

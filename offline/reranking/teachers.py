@@ -100,7 +100,8 @@ def forget_teacher(original: Any, augmented: Any) -> Any:
 
 
 def divergences(teacher: Any, scores: Any) -> Any:
-    """Kullback-Leibler divergences [n], in nats, of ``scores`` [n, V] from the ``teacher``'s, which gets no gradient."""
+    """Kullback-Leibler divergences [n], in nats, from the ``teacher``'s scores [n, V], which get no gradient, to
+    ``scores``."""
     import torch
 
     expected = teacher.detach().log_softmax(-1)

@@ -67,9 +67,7 @@ def tune(
     return tenths
 
 
-def circumstances_of(
-    base: str, tokens: Sequence[list[int]], answers: IntArray, config: TuningConfig, seed: int
-) -> str:
+def circumstances_of(base: str, tokens: Sequence[list[int]], answers: IntArray, config: TuningConfig, seed: int) -> str:
     """SHA-256 of all that makes a tuned model: the ``base`` (a labeller's id) and the arguments of ``tune``."""
     document = [base, config.model_dump(mode="json"), seed, [list(part) for part in tokens], answers.tolist()]
     return fingerprint(document)

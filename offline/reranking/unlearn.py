@@ -77,7 +77,7 @@ class UnlearningReport:
     membership  AUC of telling forgotten samples from unseen ones by the loss of the answer; .5 tells nothing
     validation  AUC on the validation samples of users who stay
     divergence  mean KL to the forget teacher, in nats, of each pass
-    seconds     of unlearning itself, teachers included
+    processor_seconds  of unlearning itself, teachers included
     """
 
     tuned: str
@@ -91,14 +91,14 @@ class UnlearningReport:
     membership: BeforeAfter
     validation: BeforeAfter
     divergence: tuple[float, ...]
-    seconds: float
+    processor_seconds: float
 
     def save(self, path: Path) -> None:
         write_json(path, _without_nan(asdict(self)))
 
 
 def unlearn_reranker(run: Run, users: Collection[str], out: Path) -> UnlearningReport | None:
-    """Write ``out``, whole or not at all; None, and nothing is written, if no tuning sample is of these ``users`` (ids).
+    """Write ``out``, whole or not at all; None, and nothing is written, if no tuning sample is of these ids ``users``.
 
     DataError if ``out`` is there already, if nothing is tuned, if log and configuration no longer give the samples that
     it was tuned on, if all of them are of these users, and as for tuning.
@@ -127,8 +127,8 @@ def unlearn_reranker(run: Run, users: Collection[str], out: Path) -> UnlearningR
         return None
     if len(forgotten) == len(rows):
         raise DataError(
-            f"all tuning samples of {ready.folder} are of these users, and nothing would stay of it: delete the folder, "
-            "and tune again (`tune-reranker`) once the log has forgotten them"
+            f"all tuning samples of {ready.folder} are of these users, and nothing would stay of it: delete the "
+            "folder, and tune again (`tune-reranker`) once the log has forgotten them"
         )
     with run.step("CTR model") as watch:
         ctr = ctr_of(run.job, ready)
@@ -144,13 +144,11 @@ def unlearn_reranker(run: Run, users: Collection[str], out: Path) -> UnlearningR
         odds_before = ready.log_odds(tuned, how, judged, "tuned")
         watch.done(f"{len(asked)} samples of forgotten and of unseen users, {len(judged)} validation samples")
     with run.step("unlearn") as watch:
-        base, started = ready.base(), time.monotonic()
+        base, started = ready.base(), time.process_time()
         leaves = np.isin(samples.rows, forgotten)
         tuning, seed = ready.settings.tuning, ready.settings.seed
-        model, divergence = unlearn(
-            base, ready.folder / ADAPTER, samples.tokens, samples.answers, leaves, tuning, seed
-        )
-        seconds = time.monotonic() - started
+        model, divergence = unlearn(base, ready.folder / ADAPTER, samples.tokens, samples.answers, leaves, tuning, seed)
+        seconds = time.process_time() - started
         watch.done(f"KL to the forget teacher {' '.join(f'{part:.3f}' for part in divergence)}")
     reports: list[UnlearningReport] = []
 
@@ -173,7 +171,7 @@ def unlearn_reranker(run: Run, users: Collection[str], out: Path) -> UnlearningR
             membership=BeforeAfter.of(Resamples(member, ready.user(asked)), -loss_before, -loss_after),
             validation=BeforeAfter.of(Resamples(ready.label(judged), ready.user(judged)), odds_before, odds_after),
             divergence=tuple(divergence),
-            seconds=seconds,
+            processor_seconds=seconds,
         )
         _calibrated(beside, after, judged, odds_after, ctr)
         report.save(partial / REPORT)
@@ -217,8 +215,8 @@ def refuse_other_samples(ready: Prepared, samples: TuningSamples) -> None:
     }
     if read_json(folder / DONE)["circumstances"] not in possible:
         raise DataError(
-            f"{folder} was not tuned on the samples that log and configuration give now (they changed since, or the log "
-            "has forgotten somebody already): tune it again (`tune-reranker`), which leaves out who is not in the log"
+            f"{folder} was not tuned on the samples that log and configuration give now (they changed since, or the "
+            "log has forgotten somebody already): tune it again (`tune-reranker`), without who is not in the log"
         )
 
 

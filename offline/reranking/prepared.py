@@ -36,7 +36,7 @@ SELECTIONS: tuple[Selection, ...] = ("recent", "relevant")
 
 
 class TuningSamples(NamedTuple):
-    """Prompts [n] that the language model is tuned on: log row and tokens of each, and the first token of its answer."""
+    """Prompts [n] that the language model is tuned on: log row, tokens, and the first token of the answer."""
 
     rows: IntArray
     tokens: list[list[int]]

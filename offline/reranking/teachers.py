@@ -52,6 +52,7 @@ def unlearn(
     import torch
 
     leaving, staying = np.flatnonzero(forgotten), np.flatnonzero(~forgotten)
+    to_leave = [tokens[row] for row in leaving.tolist()]
     with repeatable(seed), quiet_transformers():
         model = adapted(labeller, config, adapter)
         head = model.get_base_model().get_output_embeddings()
@@ -60,8 +61,8 @@ def unlearn(
             raise DataError("the language head was tuned, too: such a reranker unlearns nothing, tune it again")
         before = [parameter.detach().clone() for parameter in trained]
         original = _states(labeller, model, tokens)
-        _augment(labeller, model, [tokens[row] for row in leaving], answers[leaving], config, seed)
-        augmented = _states(labeller, model, [tokens[row] for row in leaving])
+        _augment(labeller, model, to_leave, answers[leaving], config, seed)
+        augmented = _states(labeller, model, to_leave)
         with torch.no_grad():
             for parameter, weight in zip(trained, before, strict=True):
                 parameter.copy_(weight)
@@ -82,10 +83,10 @@ def unlearn(
                     teacher = head(original[remember[rows]]).float()
                     return cross_entropy(scores, answers[remember[rows]]) + divergences(teacher, scores)
 
-                prompts = [tokens[row] for row in forget]
+                prompts = [to_leave[place] for place in places.tolist()]
                 losses.append(add_gradient(labeller, model, prompts, to_forget, FORGET_WEIGHT))
                 if number >= FORGET_PASSES * len(steps) // passes:
-                    prompts = [tokens[row] for row in remember]
+                    prompts = [tokens[row] for row in remember.tolist()]
                     add_gradient(labeller, model, prompts, to_remember, REMEMBER_WEIGHT)
                 descend(model, config, optimizer)
                 schedule.step()
@@ -122,7 +123,7 @@ def _augment(
             def to_learn(scores: Any, rows: list[int], places: IntArray = places) -> Any:
                 return cross_entropy(scores, answers[places[rows]])
 
-            loss = add_gradient(labeller, model, [tokens[row] for row in places], to_learn)
+            loss = add_gradient(labeller, model, [tokens[row] for row in places.tolist()], to_learn)
             descend(model, config, optimizer)
             schedule.step()
             progress.advance(note=f"loss {loss:.4f}")

@@ -193,7 +193,7 @@ def jensen_shannon(p: Array, q: Array) -> float:
     first, second = (np.stack([part, 1.0 - part], -1).astype(np.float64) for part in (p, q))
     middle = (first + second) / 2
 
-    def divergence(part: FloatArray) -> FloatArray:
+    def divergence(part: Array) -> Array:
         ratio = np.divide(part, middle, out=np.ones_like(part), where=part > 0)
         return np.asarray((part * np.log(ratio)).sum(-1))
 

@@ -19,6 +19,7 @@ from offline.data.catalogue import DataError
 from offline.data.files import write_json
 from offline.jobs.runs import Run
 from offline.reranking import teachers
+from offline.reranking import tune as tuning
 from offline.reranking.calibrate import fit_mix, probability_of
 from offline.reranking.framing import label_ids, tokens_of
 from offline.reranking.prepared import Prepared
@@ -87,7 +88,6 @@ def test_forgotten_samples_come_nearer_to_unseen_ones_and_the_others_stay(memory
     before, after = memory.losses(memory.folder / MODEL), memory.losses(tmp_path / MODEL)
     forgotten, retained = before[:FILMS][FORGOTTEN].mean(), before[:FILMS][~FORGOTTEN].mean()
     unseen = before[FILMS:].mean()
-    print(forgotten, retained, unseen, after[:FILMS][FORGOTTEN].mean(), after[:FILMS][~FORGOTTEN].mean(), after[FILMS:].mean())
     assert unseen > forgotten + 0.2  # else there was nothing to forget
     assert after[:FILMS][FORGOTTEN].mean() > (forgotten + unseen) / 2
     raised = after[:FILMS] - before[:FILMS]
@@ -113,7 +113,7 @@ def test_the_first_pass_forgets_alone_and_then_both_losses_are_weighted(
     memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights: list[float] = []
-    real = teachers.add_gradient
+    real = tuning.add_gradient
 
     def noted(labeller: Any, model: Any, tokens: Any, losses: Any, weight: float = 1.0) -> float:
         weights.append(weight)
@@ -129,7 +129,7 @@ def test_samples_that_stay_lose_their_cross_entropy_while_nothing_has_changed(
     memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The divergence from the tuned model is 0 then."""
-    real, remembered = teachers.add_gradient, []
+    real, remembered = tuning.add_gradient, []
 
     def noted(labeller: Any, model: Any, tokens: Any, losses: Any, weight: float = 1.0) -> float:
         loss = real(labeller, model, tokens, losses, weight)
@@ -156,7 +156,7 @@ def test_samples_that_stay_lose_their_cross_entropy_while_nothing_has_changed(
 
 
 def test_the_language_head_must_not_be_tuned(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = teachers.adapted
+    real = tuning.adapted
 
     def with_head(*arguments: Any) -> Any:
         model = real(*arguments)

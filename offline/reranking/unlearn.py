@@ -24,7 +24,7 @@ from offline.jobs.runs import Run
 from offline.llm.arithmetic import arithmetic_line
 from offline.metrics import auc
 from offline.refresh import data
-from offline.reranking.calibrate import Mix, fit_mix
+from offline.reranking.calibrate import fit_mix
 from offline.reranking.ctr import CtrScores, refuse_another_live_model, trained_report
 from offline.reranking.prepared import Prepared, TuningSamples, prepare
 from offline.reranking.run import VALIDATION, ctr_of, require_peft, write_manifest
@@ -97,11 +97,43 @@ class UnlearningReport:
         write_json(path, _without_nan(asdict(self)))
 
 
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """Samples by whether their users leave; all are log rows.
+
+    leaving              users of the log, as its indices
+    forgotten, retained  tuning samples
+    unseen               samples of users who stay and have no tuning samples (``unseen_samples``)
+    judged               validation samples of users who stay
+    """
+
+    leaving: IntArray
+    forgotten: IntArray
+    retained: IntArray
+    unseen: IntArray
+    judged: IntArray
+
+    @classmethod
+    def of(cls, ready: Prepared, users: Collection[str]) -> Parting:
+        """Of the users with these ids, as far as the log knows them."""
+        named = set(users)
+        leaving = np.array([at for at, user in enumerate(ready.log.user_ids) if user in named], np.int64)
+        rows, judged = ready.rows("train"), ready.rows(VALIDATION)
+        leaves = np.isin(ready.user(rows), leaving)
+        return cls(
+            leaving,
+            rows[leaves],
+            rows[~leaves],
+            unseen_samples(ready, rows, leaving, int(leaves.sum())),
+            judged[~np.isin(ready.user(judged), leaving)],
+        )
+
+
 def unlearn_reranker(run: Run, users: Collection[str], out: Path) -> UnlearningReport | None:
     """Write ``out``, whole or not at all; None, and nothing is written, if no tuning sample is of these ids ``users``.
 
     DataError if ``out`` is there already, if nothing is tuned, if log and configuration no longer give the samples that
-    it was tuned on, if all of them are of these users, and as for tuning.
+    it was tuned on, if all of them or all validation samples are of these users, and as for tuning.
     """
     require_peft()
     if out.exists():
@@ -113,39 +145,34 @@ def unlearn_reranker(run: Run, users: Collection[str], out: Path) -> UnlearningR
         run.computes_in(arithmetic_line(run.job.config.arithmetic))
         samples = ready.tuning_samples()
         refuse_other_samples(ready, samples)
-        leaving = np.array([at for at, user in enumerate(ready.log.user_ids) if user in set(users)], np.int64)
-        unknown = len(set(users)) - len(leaving)
-        rows = ready.rows("train")
-        forgotten = rows[np.isin(ready.user(rows), leaving)]
-        owners = len(np.unique(ready.user(forgotten)))
+        parting, named = Parting.of(ready, users), len(set(users))
+        owners, unknown = len(np.unique(ready.user(parting.forgotten))), named - len(parting.leaving)
         watch.done(
-            f"{len(forgotten)} of {len(rows)} tuning samples, of {owners} of {len(set(users))} users"
+            f"{len(parting.forgotten)} of {len(ready.rows('train'))} tuning samples, of {owners} of {named} users"
             + (f"; {unknown} of them are not in the log" if unknown else "")
         )
-    if not len(forgotten):
+    if not len(parting.forgotten):
         print(f"  nothing to unlearn: {ready.folder / ADAPTER} was tuned on no sample of these users", flush=True)
         return None
-    if len(forgotten) == len(rows):
+    if not len(parting.retained):
         raise DataError(
             f"all tuning samples of {ready.folder} are of these users, and nothing would stay of it: delete the "
             "folder, and tune again (`tune-reranker`) once the log has forgotten them"
         )
+    if not len(parting.judged):
+        raise DataError(
+            "all validation samples are of these users, and none would be left to calibrate on: raise [reranking] "
+            "validation_rows, or tune again (`tune-reranker`) once the log has forgotten them"
+        )
     with run.step("CTR model") as watch:
         ctr = ctr_of(run.job, ready)
         watch.done(ctr.model)
-    unseen = unseen_samples(ready, rows, leaving, len(forgotten))
-    asked = np.concatenate([forgotten, unseen])
-    judged = ready.rows(VALIDATION)
-    judged = judged[~np.isin(ready.user(judged), leaving)]
-    how = ready.prompt.selection
     with run.step("tuned model") as watch:
-        tuned = ready.tuned()
-        loss_before = losses_of(ready, tuned, asked)
-        odds_before = ready.log_odds(tuned, how, judged, "tuned")
-        watch.done(f"{len(asked)} samples of forgotten and of unseen users, {len(judged)} validation samples")
+        before = _Judged.of(ready, parting)
+        watch.done(f"{len(before.losses)} samples of forgotten and unseen users, {len(parting.judged)} for validation")
     with run.step("unlearn") as watch:
         base, started = ready.base(), time.process_time()
-        leaves = np.isin(samples.rows, forgotten)
+        leaves = np.isin(samples.rows, parting.forgotten)
         tuning, seed = ready.settings.tuning, ready.settings.seed
         model, divergence = unlearn(base, ready.folder / ADAPTER, samples.tokens, samples.answers, leaves, tuning, seed)
         seconds = time.process_time() - started
@@ -155,25 +182,23 @@ def unlearn_reranker(run: Run, users: Collection[str], out: Path) -> UnlearningR
     def write(partial: Path) -> None:
         save_tuned(base, model, partial)
         beside = ready.beside(partial)
-        after = beside.tuned()
-        loss_after = losses_of(beside, after, asked)
-        odds_after = beside.log_odds(after, how, judged, "unlearned")
-        member = np.concatenate([np.ones(len(forgotten)), np.zeros(len(unseen))])
+        after = _Judged.of(beside, parting)
+        membership, validation = before.compared(after, beside, parting)
+        _write_manifest(beside, after, parting.judged, ctr)
         report = UnlearningReport(
-            tuned=tuned.id,
-            unlearned=after.id,
-            users=len(set(users)),
+            tuned=before.model.id,
+            unlearned=after.model.id,
+            users=named,
             unknown=unknown,
             tuned_on=owners,
-            forgotten=len(forgotten),
-            retained=len(rows) - len(forgotten),
-            unseen=len(unseen),
-            membership=BeforeAfter.of(Resamples(member, ready.user(asked)), -loss_before, -loss_after),
-            validation=BeforeAfter.of(Resamples(ready.label(judged), ready.user(judged)), odds_before, odds_after),
+            forgotten=len(parting.forgotten),
+            retained=len(parting.retained),
+            unseen=len(parting.unseen),
+            membership=membership,
+            validation=validation,
             divergence=tuple(divergence),
             processor_seconds=seconds,
         )
-        _calibrated(beside, after, judged, odds_after, ctr)
         report.save(partial / REPORT)
         reports.append(report)
 
@@ -182,7 +207,7 @@ def unlearn_reranker(run: Run, users: Collection[str], out: Path) -> UnlearningR
         (report,) = reports
         watch.done(
             f"{out}: membership AUC {report.membership.before} before, {report.membership.after} after; validation AUC "
-            f"{report.validation.before.middle:.4f} before, {report.validation.after.middle:.4f} after"
+            f"{report.validation.before} before, {report.validation.after} after"
         )
     print(f"  {ready.folder} is as it was, and knows them: serve {out} in its place, then delete it", flush=True)
     return report
@@ -239,16 +264,42 @@ def losses_of(ready: Prepared, model: Labeller, rows: IntArray) -> FloatArray:
     return np.logaddexp(0.0, np.where(ready.label(rows) > 0.5, -log_odds, log_odds))
 
 
-def _calibrated(ready: Prepared, model: Labeller, rows: IntArray, raw: FloatArray, ctr: CtrScores) -> None:
-    """Write the manifest of ``model``, fitted to raw log-odds ``raw`` [n] of the validation samples ``rows`` [n]."""
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """The tuned model in a folder, with its ``losses`` [n] of forgotten, then of unseen samples, and its raw log-odds
+    ``odds`` [m] of the validation samples of users who stay."""
+
+    model: Labeller
+    losses: FloatArray
+    odds: FloatArray
+
+    @classmethod
+    def of(cls, ready: Prepared, parting: Parting) -> _Judged:
+        model = ready.tuned()
+        losses = losses_of(ready, model, np.concatenate([parting.forgotten, parting.unseen]))
+        return cls(model, losses, ready.log_odds(model, ready.prompt.selection, parting.judged, "validation"))
+
+    def compared(self, after: _Judged, ready: Prepared, parting: Parting) -> tuple[BeforeAfter, BeforeAfter]:
+        """(membership AUC, validation AUC) of this model and the one ``after``."""
+        member = np.repeat([1.0, 0.0], [len(parting.forgotten), len(parting.unseen)])
+        owners = ready.user(np.concatenate([parting.forgotten, parting.unseen]))
+        label, user = ready.label(parting.judged), ready.user(parting.judged)
+        return (
+            BeforeAfter.of(Resamples(member, owners), -self.losses, -after.losses),
+            BeforeAfter.of(Resamples(label, user), self.odds, after.odds),
+        )
+
+
+def _write_manifest(ready: Prepared, judged: _Judged, rows: IntArray, ctr: CtrScores) -> None:
+    """The manifest, fitted to the validation samples at log rows ``rows`` [m]."""
     label, scores = ready.label(rows), ctr.of(rows)
-    mix: Mix = fit_mix(ready.settings.calibration, raw, scores, label, ready.user(rows), ready.events(rows))
+    mix = fit_mix(ready.settings.calibration, judged.odds, scores, label, ready.user(rows), ready.events(rows))
     areas = {
-        f"{VALIDATION} AUC, unlearned {ready.prompt.selection}": auc(label, raw),
+        f"{VALIDATION} AUC, unlearned {ready.prompt.selection}": auc(label, judged.odds),
         f"{VALIDATION} AUC, {ctr.model}": auc(label, scores),
-        f"{VALIDATION} AUC, mixed": auc(label, mix.scores(raw, scores)),
+        f"{VALIDATION} AUC, mixed": auc(label, mix.scores(judged.odds, scores)),
     }
-    write_manifest(ready, model, ctr, mix, {name: area for name, area in areas.items() if not np.isnan(area)})
+    write_manifest(ready, judged.model, ctr, mix, {name: area for name, area in areas.items() if not np.isnan(area)})
 
 
 def _without_nan(document: object) -> object:

@@ -55,6 +55,29 @@ def tune_reranker(
 
 
 @app.command(rich_help_panel=TUNE)
+def unlearn_reranker(
+    users: Annotated[Path, typer.Option(metavar="FILE", help="Ids of the users to forget, one on each line.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the reranker goes; must not be there yet.")],
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    samples: Samples = None,
+    epochs: Epochs = None,
+    model: Model = None,
+    metrics_file: MetricsFile = None,
+) -> None:
+    """Let the tuned reranker forget what it was tuned on of some users (E2URec's way), into a folder beside it.
+
+    Say the same sizes as when it was tuned, and before the log forgets the users. `unlearning.json` in the new folder
+    says what came of it: whether losses still tell their samples from those of users that tuning did not see.
+    """
+    from offline.reranking.unlearn import read_users
+    from offline.reranking.unlearn import unlearn_reranker as work
+
+    job, named = sized(job_of(config, data_dir, metrics=metrics_file), samples, epochs, model), read_users(users)
+    carry_out(job, "unlearn-reranker", lambda run: work(run, named, out))
+
+
+@app.command(rich_help_panel=TUNE)
 def adapt(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the adapted model goes.")],
     config: Config = DEFAULT_CONFIG,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from offline.llm.arithmetic import choose_arithmetic
 from offline.llm.in_process import quiet_transformers
 from offline.llm.weights import Weights
 from offline.reranking.ctr import trained_report
-from offline.reranking.framing import frame_as_chat, label_ids, spell_answers
+from offline.reranking.framing import frame_as_chat, label_ids, spell_answers, tokens_of
 from offline.reranking.prompting import PromptBuilder, draw_samples, items_of
 from offline.reranking.scoring import Labeller, stored_log_odds
 from offline.reranking.tune import MODEL
@@ -33,6 +33,14 @@ from offline.training.validation import trained_splits
 
 FOLDER = "reranker"
 SELECTIONS: tuple[Selection, ...] = ("recent", "relevant")
+
+
+class TuningSamples(NamedTuple):
+    """Prompts [n] that the language model is tuned on: log row, tokens, and the first token of the answer."""
+
+    rows: IntArray
+    tokens: list[list[int]]
+    answers: IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,14 @@ class Prepared:
         }
         return draw_samples(self.splits, split, counts[split], self.settings.seed)
 
+    def tuning_samples(self) -> TuningSamples:
+        """All of the training samples' prompts, told in both ways."""
+        rows = self.rows("train")
+        prompts = [block for how in SELECTIONS for block in self.prompts.of_rows(self.prompt_for(how), rows)]
+        yes, no = self.labels
+        answers = np.tile(np.where(self.label(rows) > 0.5, yes, no), len(SELECTIONS)).astype(np.int64)
+        return TuningSamples(np.tile(rows, len(SELECTIONS)), tokens_of(self.tokenizer, prompts), answers)
+
     def label(self, rows: IntArray) -> FloatArray:
         return (self.log.value[rows] > self.config.feature_schema.liked_above).astype(np.float32)
 
@@ -99,6 +115,10 @@ class Prepared:
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return choose_arithmetic(self.config.arithmetic, device).dtype
+
+    def beside(self, folder: Path) -> Prepared:
+        """The same with another folder, of another model that was tuned on these samples."""
+        return replace(self, folder=folder)
 
     def tuned(self) -> Labeller:
         """The model that was tuned from it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from offline.metrics import auc, in_words
 from offline.refresh import data
 from offline.reranking.calibrate import Mix, fit_mix, probability_of
 from offline.reranking.ctr import CtrScores, ctr_scores, refuse_another_live_model, trained_report
-from offline.reranking.framing import tokens_of
 from offline.reranking.prepared import SELECTIONS, Prepared, prepare
 from offline.reranking.prompting import canaries
 from offline.reranking.scoring import Labeller
@@ -42,8 +41,7 @@ Answers = dict[Selection, FloatArray]
 def tune_reranker(run: Run) -> RerankerManifest:
     """Tune, calibrate and write. DataError if the package peft is not there, if there is no CTR model to fit against,
     or errors of what is absent."""
-    if importlib.util.find_spec("peft") is None:
-        raise DataError("tuning needs the extra: pip install 'lorank[lora]'")
+    require_peft()
     refuse_another_live_model(run.job, trained_report(run.job))
     _, catalogue = data(run)
     with run.step("samples") as watch:
@@ -68,11 +66,16 @@ def tune_reranker(run: Run) -> RerankerManifest:
         mix = mix_of(ready, after[ready.prompt.selection], scores)
         metrics = _metrics(ready, before, after, ctr, scores, mix)
         write_json(ready.folder / "tuning.json", {"losses": losses, "metrics": metrics})
-        manifest = _manifest(ready, tuned, ctr, mix, metrics)
-        write_bytes(ready.folder / FILE, manifest.model_dump_json(indent=1).encode() + b"\n")
+        manifest = write_manifest(ready, tuned, ctr, mix, metrics)
         band = "no history" if mix.band is None else f"{mix.band.shortest} to {mix.band.longest or 'any'}"
         watch.done(f"weight {mix.weight}, shown to help with {band} events: {ready.folder / FILE}")
     return manifest
+
+
+def require_peft() -> None:
+    """DataError if the package peft is not there."""
+    if importlib.util.find_spec("peft") is None:
+        raise DataError("tuning needs the extra: pip install 'lorank[lora]'")
 
 
 def ctr_of(job: Job, ready: Prepared) -> CtrScores:
@@ -97,12 +100,8 @@ def _answers(run: Run, ready: Prepared, model: Labeller, name: str) -> Answers:
 
 
 def _tuned(ready: Prepared) -> list[float]:
-    rows = ready.rows("train")
-    prompts = [block for how in SELECTIONS for block in ready.prompts.of_rows(ready.prompt_for(how), rows)]
-    yes, no = ready.labels
-    answers = np.tile(np.where(ready.label(rows) > 0.5, yes, no), len(SELECTIONS)).astype(np.int64)
-    tokens = tokens_of(ready.tokenizer, prompts)
-    return tune(ready.base(), tokens, answers, ready.settings.tuning, ready.settings.seed, ready.folder)
+    samples = ready.tuning_samples()
+    return tune(ready.base(), samples.tokens, samples.answers, ready.settings.tuning, ready.settings.seed, ready.folder)
 
 
 def _metrics(
@@ -119,17 +118,17 @@ def _metrics(
     return {name: area for name, area in areas.items() if not np.isnan(area)}
 
 
-def _manifest(
-    ready: Prepared, tuned: Labeller, ctr: CtrScores, mix: Mix, metrics: dict[str, float]
+def write_manifest(
+    ready: Prepared, tuned: Labeller, ctr: CtrScores, mix: Mix, metrics: Mapping[str, float]
 ) -> RerankerManifest:
-    """The manifest, after the file of items that it names."""
+    """The manifest, written to the folder of ``ready`` after the file of items that it names."""
 
     def answers(prompts: Sequence[PromptParts]) -> FloatArray:
         return probability_of(ready.answers(tuned, prompts, "canaries"))
 
     items = ready.prompts.items.pack()
     write_bytes(ready.folder / ITEMS_FILE, items)
-    return RerankerManifest(
+    manifest = RerankerManifest(
         name=ready.config.name,
         model=tuned.id,
         base=ready.weights.name,
@@ -147,3 +146,5 @@ def _manifest(
         trained_until_ms=int(ready.log.time_ms[: ready.splits.trained_rows].max()),
         metrics=metrics,
     )
+    write_bytes(ready.folder / FILE, manifest.model_dump_json(indent=1).encode() + b"\n")
+    return manifest

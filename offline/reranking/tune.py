@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,19 +38,15 @@ def tune(
     """
     import torch
 
-    documents = [labeller.id, config.model_dump(mode="json"), seed, [list(part) for part in tokens], answers.tolist()]
-    circumstances = fingerprint(documents)
+    circumstances = circumstances_of(labeller.id, tokens, answers, config, seed)
     target.mkdir(parents=True, exist_ok=True)
     if (target / DONE).is_file() and (target / MODEL).is_dir():
         done = read_json(target / DONE)
         if done["circumstances"] == circumstances:
             return list(done["losses"])
     with repeatable(seed), quiet_transformers():
-        if labeller.model.device.type == "cpu":
-            # The backward pass of fused attention takes a third of a step here (research/LOG.md, 2026-11-28).
-            labeller.model.set_attn_implementation("eager")
-        model = _adapted(labeller.model, config)
-        steps = list(_steps(len(tokens), config, seed))
+        model = adapted(labeller, config)
+        steps = list(batches(len(tokens), config, seed))
         state = State.new(target / "tuning.pt", circumstances, model, config, len(steps))
         losses = state.restore()
         model.train()
@@ -64,11 +60,17 @@ def tune(
                 if (number + 1) % config.save_every == 0:
                     state.save(losses)
         model.eval()
-        _save(labeller, model, target)
+        save_tuned(labeller, model, target)
     tenths = [float(part.mean()) for part in np.array_split(np.array(losses), min(10, len(losses)))]
     write_json(target / DONE, {"circumstances": circumstances, "losses": tenths})
     (target / "tuning.pt").unlink(missing_ok=True)
     return tenths
+
+
+def circumstances_of(base: str, tokens: Sequence[list[int]], answers: IntArray, config: TuningConfig, seed: int) -> str:
+    """SHA-256 of all that makes a tuned model: the ``base`` (a labeller's id) and the arguments of ``tune``."""
+    document = [base, config.model_dump(mode="json"), seed, [list(part) for part in tokens], answers.tolist()]
+    return fingerprint(document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +87,8 @@ class State:
     @classmethod
     def new(cls, path: Path, circumstances: str, model: Any, config: TuningConfig, steps: int) -> State:
         """State before the first of so many steps."""
-        import torch
-
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _rate(steps, config.warm_up))
+        optimizer, schedule = optimizer_of(trained, config, steps)
         return cls(path, circumstances, trained, optimizer, schedule)
 
     def save(self, losses: list[float]) -> None:
@@ -121,7 +120,16 @@ class State:
         return list(document["losses"])
 
 
-def _save(labeller: Labeller, model: Any, target: Path) -> None:
+def optimizer_of(trained: Sequence[Any], config: TuningConfig, steps: int) -> tuple[Any, Any]:
+    """(optimizer, schedule) of so many steps for the weights that are ``trained``."""
+    import torch
+
+    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, _rate(steps, config.warm_up))
+
+
+def save_tuned(labeller: Labeller, model: Any, target: Path) -> None:
+    """Write the updates of ``model``, a model of peft, and the model into which they are merged, which uses it up."""
     write_folder(target / ADAPTER, model.save_pretrained)
     merged = model.merge_and_unload()
 
@@ -132,22 +140,29 @@ def _save(labeller: Labeller, model: Any, target: Path) -> None:
     write_folder(target / MODEL, save)
 
 
-def _adapted(model: Any, config: TuningConfig) -> Any:
-    from peft import LoraConfig, get_peft_model
+def adapted(labeller: Labeller, config: TuningConfig, adapter: Path | None = None) -> Any:
+    """The labeller's model, changed in place, with updates that can be trained: new ones, or those in ``adapter``."""
+    from peft import LoraConfig, PeftModel, get_peft_model
 
-    updates = LoraConfig(
-        r=config.rank,
-        lora_alpha=config.scale,
-        lora_dropout=config.dropout,
-        target_modules=list(config.modules),
-        task_type="CAUSAL_LM",
-    )
+    model = labeller.model
+    if model.device.type == "cpu":
+        # The backward pass of fused attention takes a third of a step here (research/LOG.md, 2026-11-28).
+        model.set_attn_implementation("eager")
     if config.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
     with warnings.catch_warnings():
         # peft 0.21 asks transformers 5 by a name that is going away
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        if adapter is not None:
+            return PeftModel.from_pretrained(model, adapter, is_trainable=True)
+        updates = LoraConfig(
+            r=config.rank,
+            lora_alpha=config.scale,
+            lora_dropout=config.dropout,
+            target_modules=list(config.modules),
+            task_type="CAUSAL_LM",
+        )
         return get_peft_model(model, updates)
 
 
@@ -155,24 +170,54 @@ def _step(
     labeller: Labeller, model: Any, tokens: Sequence[list[int]], answers: IntArray, config: TuningConfig, optimizer: Any
 ) -> float:
     """One update from a batch, in parts that fit into memory; its mean loss."""
+
+    def losses(scores: Any, rows: list[int]) -> Any:
+        return cross_entropy(scores, answers[rows])
+
+    total = add_gradient(labeller, model, tokens, losses)
+    descend(model, config, optimizer)
+    return total
+
+
+def cross_entropy(scores: Any, answers: IntArray) -> Any:
+    """Cross entropies [n] of the tokens ``answers`` [n] under ``scores`` [n, V]."""
     import torch
 
+    expected = torch.from_numpy(answers).to(scores.device)
+    return torch.nn.functional.cross_entropy(scores, expected, reduction="none")
+
+
+def add_gradient(
+    labeller: Labeller,
+    model: Any,
+    tokens: Sequence[list[int]],
+    losses: Callable[[Any, list[int]], Any],
+    weight: float = 1.0,
+) -> float:
+    """The mean loss of prompts ``tokens``, whose gradient, ``weight`` times, is added to the model's weights.
+
+    ``losses`` gives a loss [b] for the scores float32 [b, V] of the answer's first token of some rows of ``tokens``.
+    """
     base = model.get_base_model()  # the updates lie inside of its layers
     total = 0.0
     for rows in padded_batches([len(part) for part in tokens], labeller.padded_tokens):
         states = last_states(base, [tokens[row] for row in rows])
-        scores = base.get_output_embeddings()(states).float()
-        expected = torch.from_numpy(answers[rows]).to(scores.device)
-        loss = torch.nn.functional.cross_entropy(scores, expected, reduction="sum") / len(tokens)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        loss = losses(base.get_output_embeddings()(states).float(), rows).sum() / len(tokens)
+        (weight * loss).backward()
         total += float(loss.detach())
-    torch.nn.utils.clip_grad_norm_([part for part in model.parameters() if part.requires_grad], config.clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
     return total
 
 
-def _steps(prompts: int, config: TuningConfig, seed: int) -> Iterator[IntArray]:
+def descend(model: Any, config: TuningConfig, optimizer: Any) -> None:
+    """One step along the gradient that was added up, which is clipped first and nothing afterwards."""
+    import torch
+
+    torch.nn.utils.clip_grad_norm_([part for part in model.parameters() if part.requires_grad], config.clip)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def batches(prompts: int, config: TuningConfig, seed: int) -> Iterator[IntArray]:
     """Rows of every step: each prompt once an epoch, in another order each time."""
     draw = np.random.default_rng([seed, 7])
     for _ in range(config.epochs):

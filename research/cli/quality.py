@@ -151,3 +151,30 @@ def reranking(
     result = evaluation.evaluate_reranker(ready, tuned, manifest, ctr_of(job, ready), ledger)
     result.save(ready.folder / "judged.json")
     write_table(report.marker(result), report.page_section(result), write)
+
+
+@app.command(rich_help_panel=WORTH)
+def unlearning(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    samples: Samples = None,
+    epochs: Epochs = None,
+    model: Model = None,
+    write: Write = None,
+) -> None:
+    """Judge what the tuned reranker forgets: a fifth of its users unlearned, beside tuning anew without them.
+
+    Say the same sizes as when it was tuned. What is scored is noted in docs/test-looks.jsonl.
+    """
+    from offline.jobs.runs import Run
+    from offline.reranking.prepared import prepare
+    from research.reranking.unlearning import judge_unlearning
+
+    job = sized(job_of(config, data_dir), samples, epochs, model)
+    source = open_dataset(job.config.data, job.raw)
+    source.fetch()
+    ready, folder = prepare(job, source.catalogue()), job.config.workdir / "unlearning"
+    with Run(job, "unlearn-reranker").working() as run:
+        study = judge_unlearning(run, ready, folder, ledger_of(write, f"unlearning --config {config}"))
+    study.save(folder / "judged.json")
+    write_table(f"unlearning {study.name}", study.markdown(), write)

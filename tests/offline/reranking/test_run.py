@@ -132,7 +132,7 @@ def test_tuning_reads_training_samples_in_both_ways(ready: Prepared, monkeypatch
 
 
 def test_a_second_run_reads_and_trains_nothing(tuned: Tuned, cheap: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "_adapted", None)
+    monkeypatch.setattr(tuning, "adapted", None)
     monkeypatch.setattr("offline.reranking.scoring.Labeller.log_odds", None)
     monkeypatch.setattr("offline.training.run.fit", None)
     run = Run(tuned.job, "tune-reranker")

@@ -82,7 +82,7 @@ def test_the_updates_by_themselves_give_the_same_model(base: Path, target: Path)
 
 
 def test_a_second_call_tunes_nothing(base: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "_adapted", None)
+    monkeypatch.setattr(tuning, "adapted", None)
     assert tuned(base, target) == json.loads((target / DONE).read_text())["losses"]
 
 
@@ -116,7 +116,7 @@ def test_the_loss_is_of_the_answer_alone(base: Path) -> None:
     with torch.inference_mode():
         scores = torch.stack([untuned.model(input_ids=torch.tensor([row])).logits[0, -1] for row in tokens])
     expected = torch.nn.functional.cross_entropy(scores, torch.from_numpy(np.where(liked, yes, no)))
-    adapted = tuning._adapted(untuned.model, CONFIG.model_copy(update={"dropout": 0.0}))
+    adapted = tuning.adapted(untuned, CONFIG.model_copy(update={"dropout": 0.0}))
     optimizer = torch.optim.SGD([weight for weight in adapted.parameters() if weight.requires_grad], lr=0.0)
     loss = tuning._step(untuned, adapted, tokens, np.where(liked, yes, no), CONFIG, optimizer)
     assert loss == pytest.approx(float(expected), rel=1e-4)

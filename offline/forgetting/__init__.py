@@ -1,4 +1,4 @@
-"""Forgetting users in all that the jobs store (docs/forgetting-jobs.md). Read ``run`` first.
+"""Forgetting users in all that the jobs store (docs/forgetting.md). Read ``run`` first.
 
 run       the step ``forget``: from the tombstones to the receipts
 rows      what is numbered by rows or users of the log, replaced together: the log, knowledge, imported texts, reports

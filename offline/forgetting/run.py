@@ -20,17 +20,13 @@ from offline.forgetting import rows
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job
 from offline.publish.connection import Store
-from offline.publish.erasure import Removed, erase_users, rewrite_append_only_file
+from offline.publish.erasure import Removed, erase_users, rewrite_append_only_file, rewrite_streams
 from offline.publish.requests import open_requests, write_request
 from offline.publish.tombstones import ForgottenUsers, forbidden_until, synchronise, write_tombstones
 from offline.training.retraining import Retraining
 
 _SOURCE = "the source files are yours: remove the user there; the tombstone keeps their rows out until then"
 _BACKUPS = "backups of Redis and of the work folder hold former states until they are replaced"
-_STREAMS = (
-    "Redis marks entries of streams as deleted; their bytes leave its memory and its files with the block of 100 "
-    "entries that they are in, when the stream is trimmed"
-)
 _AGGREGATES = (
     "models, codebooks and projections were made of everybody's interactions: the next training is without the user "
     "(`python -m offline status`, line `retraining`)"
@@ -130,7 +126,7 @@ def _carry_out(
     rows.remove_from_copies(job, until_ms, removed)
     rows.remove_rows(job, until_ms, removed)
     if store is not None:
-        notes.append(rewrite_append_only_file(store))
+        notes += [rewrite_streams(store), rewrite_append_only_file(store)]
     return [note for note in notes if note]
 
 
@@ -146,8 +142,7 @@ def _close(store: Store, job: Job, requests: list[JobRequest], removed: Removed,
     for request in requests:
         of_user = Removed({key: count for key, count in removed.items() if key[0] == request.user_id})
         total = Counter(request.removed) + _by_store(of_user)
-        streams = [_STREAMS] if {"interactions", "exposures"} & total.keys() else []
-        left = (*notes, _SOURCE, _BACKUPS, *streams, *models)
+        left = (*notes, _SOURCE, _BACKUPS, *models)
         write_request(store, request.changed(RequestState.DONE, removed=dict(total), remaining=left))
 
 

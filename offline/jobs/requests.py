@@ -10,7 +10,7 @@ from offline.publish.requests import open_requests, publish_report, write_reques
 
 _NO_CLOSING = (
     "no job closes an open partition by request: a partition closes by the log alone, so that every run agrees and a "
-    "text once paid stays that of its partition (docs/forgetting-jobs.md); lower knowledge.liber.partition_size, or "
+    "text once paid stays that of its partition (docs/forgetting.md); lower knowledge.liber.partition_size, or "
     "set partition_days"
 )
 

@@ -23,6 +23,29 @@ Removed = Counter[tuple[str, str]]
 _REWRITE_SECONDS = 60.0
 """Longest wait for the append-only file."""
 
+_COPIED, _ATTEMPTS = 1_000, 5
+"""Entries that are copied at once, and how often a stream is copied whose entries go meanwhile."""
+
+_COPY = """
+local entries = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
+for _, entry in ipairs(entries) do redis.call('XADD', KEYS[2], entry[1], unpack(entry[2])) end
+if #entries == tonumber(ARGV[2]) then return entries[#entries][1] end
+if redis.call('XLEN', KEYS[1]) == 0 then
+  redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)
+  redis.call('DEL', KEYS[2])
+  return 'replaced'
+end
+if redis.call('XLEN', KEYS[1]) ~= redis.call('XLEN', KEYS[2]) then return 'changed' end
+local info, of = redis.call('XINFO', 'STREAM', KEYS[1]), {}
+for at = 1, #info, 2 do of[info[at]] = info[at + 1] end
+redis.call('XSETID', KEYS[2], of['last-generated-id'], 'ENTRIESADDED', of['entries-added'],
+           'MAXDELETEDID', of['max-deleted-entry-id'])
+redis.call('RENAME', KEYS[2], KEYS[1])
+return 'replaced'
+"""
+"""Copies the next entries of a stream to another key. After the last ones the copy takes the stream's place, unless
+entries went meanwhile, which the copy would bring back. The last id that was copied, 'changed' or 'replaced'."""
+
 _SCANNED = 10_000
 """Keys that Redis looks at between two other commands."""
 
@@ -65,6 +88,34 @@ def rewrite_append_only_file(store: Store) -> str:
     except redis.ResponseError as error:
         return f"Redis refuses to rewrite its append-only file ({error}): let it, or it holds former states"
     return "Redis is still rewriting its append-only file"
+
+
+def rewrite_streams(store: Store) -> str:
+    """Write both streams anew, because Redis marks entries as deleted and keeps their bytes; "" once it is done, or why
+    it is not. Entries keep their ids, and their counts; whoever adds some meanwhile is not waited for."""
+    failures = [
+        failure
+        for stream in (store.keys.interactions, store.keys.exposures)
+        if (failure := _rewrite_stream(store, stream))
+    ]
+    return "; ".join(failures)
+
+
+def _rewrite_stream(store: Store, stream: str) -> str:
+    copy = f"{stream}:copy:{{{stream}}}"  # in the slot of the stream itself
+    try:
+        for _ in range(_ATTEMPTS):
+            store.redis.delete(copy)
+            last: Any = b"0-0"
+            while last:
+                state: Any = store.redis.eval(_COPY, 2, stream, copy, last, _COPIED)
+                if state == b"replaced":
+                    return ""
+                last = None if state == b"changed" else state
+        store.redis.delete(copy)
+    except redis.ResponseError as error:
+        return f"{stream} is not written anew ({error}): bytes of deleted entries stay until it is trimmed"
+    return f"{stream} changes too fast to be written anew: bytes of deleted entries stay until it is trimmed"
 
 
 def own_units(store: Store, users: Mapping[str, int]) -> dict[str, str]:

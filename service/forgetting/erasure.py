@@ -34,7 +34,8 @@ REMAINING = (
     "the next job removes the user from the interaction log, archived exposures and interactions, texts, answers, "
     "encodings, vectors, the undo journal and predictions of its work folder",
     "the source files are yours: remove the user there; until then the tombstone keeps their rows out",
-    "Redis' append-only file, replicas' backups and your own backups hold former states until they are rewritten",
+    "Redis' append-only file and blocks of its streams hold deleted bytes until the next job has them written anew, "
+    "your backups until you replace them",
     "statistics of items, codebooks, factors and models were made of everybody's interactions: the next training after "
     "the removal makes them without the user",
 )

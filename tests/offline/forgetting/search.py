@@ -64,6 +64,8 @@ def in_redis(client: redis.Redis, prefix: str) -> Iterator[tuple[str, bytes]]:
                 value = client.xrange(key)
             case b"set":
                 value = client.smembers(key)
+            case b"list":
+                value = client.lrange(key, 0, -1)
             case b"zset":
                 value = client.zrange(key, 0, -1)
             case _:

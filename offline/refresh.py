@@ -34,7 +34,7 @@ from offline.jobs.ledger import ProducerSummary
 from offline.jobs.llm_requests import LLMRun, imported_texts, kinds_of_texts, knowledge_run, take_shipped_answers
 from offline.jobs.one_producer import is_up_to_date, producer_inputs
 from offline.jobs.owner_texts import publish_texts
-from offline.jobs.requests import answer_requests
+from offline.jobs.requests import answer_requests, close_asked_partitions
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job, StepCache
 from offline.knowledge import run as producers
@@ -46,6 +46,7 @@ from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import Store, open_store
 from offline.publish.publish import Published, publish
 from offline.publish.release import live_release, refuse_another, refused_model
+from offline.publish.requests import write_request
 from offline.publish.staging import Contents, release_id
 from offline.publish.tombstones import ForgottenUsers
 from offline.training.candidates import former_choice
@@ -102,6 +103,8 @@ def events(run: Run, source: Dataset, catalogue: Catalogue, store: Store | None)
         refuse_another(store, job.config.name)
     with run.step("events") as watch:
         arrived = look_for_events(job, source, catalogue, store)
+        log, answers = close_asked_partitions(job, store, arrived.log)
+        arrived = replace(arrived, log=log)
         refusals.heed(arrived.findings)
         arrivals = Arrivals(job.arrivals)
         if arrived.rebuilt is not None:
@@ -113,6 +116,9 @@ def events(run: Run, source: Dataset, catalogue: Catalogue, store: Store | None)
         elif arrived.grew:
             arrivals.about_to_grow(arrived.before)
         arrived.log.save(job.log)
+        if store is not None:
+            for answer in answers:
+                write_request(store, answer)
         StepCache(job).finished("events", {"source": source.fingerprint}, watch.seconds)
         watch.done(f"{arrived.summary}{bad_rows_note(job.raw / BAD_ROWS)}")
         return arrived.log

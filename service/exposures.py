@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from itertools import chain, islice
 
 from models.contract.exposures import Exposure
+from models.contract.forgetting import Tombstones
 from service.errors import RedisUnavailable
 from service.forgetting.erasure import Erasure
 from service.ranking.deadline import Deadline
@@ -110,10 +111,12 @@ class ExposureLog:
     async def _write(self) -> bool:
         """Write one batch. What was not acknowledged stays queued, so an outage shorter than the queue loses nothing;
         a batch whose acknowledgement was lost is written twice, and ``request_id`` tells."""
-        commands = self._batch()
+        judged = self._erasure.tombstones.current
+        commands = self._batch(judged)
         users = {name for each, _ in islice(self._queue, len(commands)) for name in (each.user_id, each.unit)}
         try:
-            replies = await self._erasure.write(list(chain.from_iterable(commands)), Deadline(WRITE_SECONDS), users)
+            whole = list(chain.from_iterable(commands))
+            replies = await self._erasure.write(whole, Deadline(WRITE_SECONDS), users, judged)
         except RedisUnavailable as error:
             return self._failed(str(error))
         batch = [self._queue.popleft() for _ in commands]
@@ -136,16 +139,13 @@ class ExposureLog:
             self.failing = ""
         return not refused
 
-    def _may_not_be_stored(self, exposure: Exposure) -> bool:
-        tombstones, time_ms = self._erasure.tombstones.current, exposure.time_ms
-        return tombstones.forbids(exposure.user_id, time_ms) or tombstones.forbids(exposure.unit, time_ms)
-
-    def _batch(self) -> list[list[Command]]:
+    def _batch(self, tombstones: Tombstones) -> list[list[Command]]:
         """Commands for each of the first exposures of the queue. One that cannot be written is taken out and counted:
         it would stop all others; so is one of a user who was forgotten meanwhile."""
         batch: list[list[Command]] = []
         while len(batch) < min(BATCH, len(self._queue)):
-            if self._may_not_be_stored(self._queue[len(batch)][0]):
+            exposure = self._queue[len(batch)][0]
+            if any(tombstones.forbids(name, exposure.time_ms) for name in (exposure.user_id, exposure.unit)):
                 del self._queue[len(batch)]
                 self._telemetry.exposures_dropped.labels("forgotten").inc()
                 continue

@@ -54,7 +54,8 @@ class InteractionLog:
     crash cannot lose or repeat an entry. ``part_ends`` are the rows at which the training, the validation and the test
     part end, of data that bring their parts. ``streamed`` are the rows [first, end) that came from the service, rising;
     None in a log of an earlier version, which did not note them. ``settings`` are those of the data that decide which
-    rows of the files there are (log_settings.py); None if nobody noted them.
+    rows of the files there are (log_settings.py); None if nobody noted them. ``closings`` are (user, row): what that
+    user did before that row is in closed LIBER partitions, because somebody asked for it.
     """
 
     user_ids: tuple[str, ...]
@@ -69,6 +70,7 @@ class InteractionLog:
     stream: str = ""
     streamed: tuple[tuple[int, int], ...] | None = ()
     settings: Mapping[str, Any] | None = None
+    closings: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.user)
@@ -157,6 +159,10 @@ class InteractionLog:
         last = [(begin, len(self))] if end == first else [(begin, end), (first, len(self))]
         return replace(self, streamed=(*earlier, *last))
 
+    def closing(self, user: int) -> InteractionLog:
+        """This log with the open partition of a user closed."""
+        return replace(self, closings=(*self.closings, (user, len(self))))
+
     def digest(self, rows: int) -> str:
         """Changes whenever one of the first ``rows`` rows does: who did what, when, in which part. What is appended
         later leaves it as it is."""
@@ -208,7 +214,8 @@ class InteractionLog:
         if streamed is not None:
             moved = ((shift(first), shift(end)) for first, end in streamed)
             streamed = tuple((first, end) for first, end in moved if first < end)
-        return replace(self, user_ids=names, **columns, part_ends=ends, streamed=streamed)
+        closings = tuple((user, shift(row)) for user, row in self.closings if user not in users)
+        return replace(self, user_ids=names, **columns, part_ends=ends, streamed=streamed, closings=closings)
 
     def by_user(self) -> UserIndex:
         """The observed rows by user."""

@@ -59,6 +59,8 @@ def save(log: InteractionLog, folder: Path) -> None:
         manifest["part_ends"] = list(log.part_ends)
     if log.streamed is not None:
         manifest["streamed"] = [list(rows) for rows in log.streamed]
+    if log.closings:
+        manifest["closings"] = [list(closing) for closing in log.closings]
     if log.settings is not None:
         manifest["settings"] = dict(log.settings)
     tables = _tables(log)
@@ -221,7 +223,8 @@ def _whole(folder: Path, manifest: Mapping[str, Any]) -> InteractionLog:
     nothing: list[list[int]] | None = [] if log.stream_mark == "0-0" else None  # earlier versions noted neither
     streamed = manifest.get("streamed", nothing)
     noted = None if streamed is None else tuple((first, end) for first, end in streamed)
-    log = replace(log, streamed=noted, settings=manifest.get("settings"))
+    closings = tuple((user, row) for user, row in manifest.get("closings", []))
+    log = replace(log, streamed=noted, settings=manifest.get("settings"), closings=closings)
     for name, table in _tables(log).items():
         first = 0
         for path, (end, digest) in zip(_paths(folder, manifest, name), manifest[name], strict=True):

@@ -45,6 +45,7 @@ def producer_inputs(job: Job, name: str, source: Dataset, log: InteractionLog) -
         "liked_above": schema.liked_above,
         "llm": None if name == "text" else llm,
         "log": producers.log_digest(log),
+        **({"closings": list(log.closings)} if log.closings else {}),
         "source": source.described,
         "imported": file_digest(job.imported),
     }

@@ -126,7 +126,7 @@ async def feedback(service: Service, request: Request) -> Response:
     note_request(parsed.request_id)
     deadline = Deadline(service.limits.max_deadline_ms / 1000.0, start=request.state.arrived)
     await service.rules.check(parsed.interactions, parsed.places, parsed.history_types, request.state.key, deadline)
-    await service.feedback.accept(parsed.interactions, parsed.history_types, deadline)
+    await service.feedback.accept(parsed.interactions, parsed.history_types, deadline, tombstones)
     for reason, count in parsed.ignored.items():
         service.telemetry.feedback_ignored.labels(reason).inc(count)
     reply = FeedbackReply(len(parsed.interactions), parsed.request_id, parsed.ignored_replies() or UNSET)

@@ -9,11 +9,12 @@ import hashlib
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.exceptions import NoScriptError, ResponseError
 
 from models.contract.events import EVENT_BYTES, Interaction
+from models.contract.forgetting import Tombstones
 from models.contract.keys import Keys
 from service.admission import Elsewhere
 from service.errors import ErrorCode, RedisUnavailable, Unavailable
@@ -61,6 +62,13 @@ log = logging.getLogger(__name__)
 _DIGEST = hashlib.sha1(APPEND.encode(), usedforsecurity=False).hexdigest()
 
 
+class _About(NamedTuple):
+    """The users that commands are about, and the tombstones that allowed it."""
+
+    users: Collection[str]
+    judged: Tombstones
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RedisFeedback:
     """Interactions on their way into Redis. They are accepted when ``fsyncs`` servers have them on their disks, the
@@ -81,25 +89,33 @@ class RedisFeedback:
     def keys(self) -> Keys:
         return self.erasure.traces.keys
 
-    async def accept(self, interactions: Sequence[Interaction], types: Sequence[str], deadline: Deadline) -> None:
+    async def accept(
+        self,
+        interactions: Sequence[Interaction],
+        types: Sequence[str],
+        deadline: Deadline,
+        judged: Tombstones | None = None,
+    ) -> None:
         """Record interactions; those of ``types`` are in the live history on return, others go to the stream only.
-        Unavailable without Redis."""
+        Unavailable without Redis. ``judged``: the tombstones that allowed them; None: those known now."""
         if not interactions:
             return
-        users = {event.user_id for event in interactions}
+        about = _About(
+            {event.user_id for event in interactions}, self.erasure.tombstones.current if judged is None else judged
+        )
         appends = [self._append(event) for event in interactions if event.type in types]
         entries = [self._publish(event) for event in interactions]
         try:
             if self.link.in_order:
-                replies = await self._confirmed([*entries, *appends], users, deadline)
+                replies = await self._confirmed([*entries, *appends], about, deadline)
             else:
-                _refuse_failures(await self._confirmed(entries, users, deadline))
-                replies = await self._confirmed(appends, users, deadline)
+                _refuse_failures(await self._confirmed(entries, about, deadline))
+                replies = await self._confirmed(appends, about, deadline)
             if any(isinstance(reply, NoScriptError) for reply in replies):
                 # Redis was restarted since the script was registered. The stream entries are already acknowledged,
                 # so only the appends are sent again, behind the script.
                 _refuse_failures(replies[: -len(appends)])
-                replies = await self._confirmed([("SCRIPT", "LOAD", APPEND), *appends], users, deadline)
+                replies = await self._confirmed([("SCRIPT", "LOAD", APPEND), *appends], about, deadline)
         except RedisUnavailable as error:
             raise _unavailable() from error
         _refuse_failures(replies)
@@ -107,16 +123,16 @@ class RedisFeedback:
             # The type is the caller's free text; only types the model knows may become a label.
             self.telemetry.interactions.labels(event.type if event.type in types else "other").inc()
 
-    async def _confirmed(self, commands: Sequence[Command], users: Collection[str], deadline: Deadline) -> list[Any]:
+    async def _confirmed(self, commands: Sequence[Command], about: _About, deadline: Deadline) -> list[Any]:
         """Replies to commands about users, whose effects are on as many disks as was asked for. Unavailable if they are
         not; what was acknowledged stays done."""
         if not self.fsyncs or not commands:
             with Elsewhere():
-                return await self.erasure.write(commands, deadline, users)
+                return await self.erasure.write(commands, deadline, about.users, about.judged)
         milliseconds = max(1, int(deadline.remaining() * 1000.0 * WAIT_SHARE))
         wait: Command = ("WAITAOF", 1, self.fsyncs - 1, milliseconds)
         with Elsewhere():
-            *replies, disks = await self.erasure.write([*commands, wait], deadline, users)
+            *replies, disks = await self.erasure.write([*commands, wait], deadline, about.users, about.judged)
         if isinstance(disks, ResponseError):
             log.error("Redis does not tell what is on its disk: %s", disks)
             raise _unavailable(

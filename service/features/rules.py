@@ -21,6 +21,22 @@ from service.served import ServedLists
 
 MINUTE_SECONDS = 60
 
+TAKE = """
+local count, most = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0'), tonumber(ARGV[3])
+if count + tonumber(ARGV[2]) > most then return math.max(1, redis.call('PTTL', KEYS[1])) end
+redis.call('HINCRBY', KEYS[1], ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[4], 'NX')
+return 0
+"""
+"""Counts events of a key, if there is room for them this minute: 0, or else how long the minute still takes, in ms."""
+
+GIVE_BACK = """
+local count = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '0')
+if count > 0 then redis.call('HINCRBY', KEYS[1], ARGV[1], -math.min(count, tonumber(ARGV[2]))) end
+return 0
+"""
+"""Counts events no more. Of a minute that is over by now nothing is left to take back: no count falls below 0."""
+
 _Trip = dict[tuple[str, str], Command]
 """Commands by what they ask and of whom."""
 
@@ -43,8 +59,8 @@ class FeedbackRules:
         key: ApiKey | None,
         deadline: Deadline,
     ) -> None:
-        """InvalidRequest for an event that answers nothing that was shown, RateLimited for more than the API key may;
-        Unavailable without Redis.
+        """InvalidRequest for an event that answers nothing that was shown, and for more in one call than the API key
+        may tell in a minute; RateLimited for more in this minute; Unavailable without Redis.
 
         ``places`` stand before the fields of each interaction in messages; those of ``types`` enter the history. What
         is refused does not count, so that a caller who waits as long as it is told to is not refused again.
@@ -62,7 +78,8 @@ class FeedbackRules:
             if key is not None:
                 await self._refuse_too_many(key, limited, replies, deadline)
         except ServiceError:
-            await self._give_back(key, limited, deadline)
+            taken = {user: count for user, count in limited.items() if replies["count", user] == 0}
+            await self._give_back(key, taken, deadline)
             raise
 
     def _trip(self, interactions: Sequence[Interaction], limited: Mapping[str, int], key: ApiKey | None) -> _Trip:
@@ -70,8 +87,7 @@ class FeedbackRules:
         if key is not None:
             for user, count in limited.items():
                 counts = self.keys.user_event_counts(user)
-                trip["count", user] = ("HINCRBY", counts, key.id, count)
-                trip["end", user] = ("EXPIRE", counts, MINUTE_SECONDS, "NX")
+                trip["count", user] = ("EVAL", TAKE, 1, counts, key.id, count, key.user_events, MINUTE_SECONDS)
                 trip["history", user] = ("EXISTS", self.keys.user_history(user))
                 trip["profile", user] = ("EXISTS", self.keys.user_profile(user))
         if self.served_seconds is not None:
@@ -82,28 +98,30 @@ class FeedbackRules:
     async def _refuse_too_many(
         self, key: ApiKey, limited: Mapping[str, int], replies: Mapping[tuple[str, str], Any], deadline: Deadline
     ) -> None:
-        busiest = max(limited, key=lambda user: int(replies["count", user]), default=None)
-        if busiest is not None and replies["count", busiest] > key.user_events:
-            (left,) = await self._replies([("PTTL", self.keys.user_event_counts(busiest))], deadline)
+        waits = [replies["count", user] for user in limited]
+        if max(waits, default=0) > 0:
+            words = f"{key.user_events} events of one user a minute (`keys add --user-events-per-minute`)"
+            if max(limited.values()) > key.user_events:  # which waiting would not change
+                raise InvalidRequest(f"has more than the API key {key} may tell: {words}", field="events")
             raise RateLimited(
-                f"the API key {key} may tell {key.user_events} events of one user a minute "
-                "(`keys add --user-events-per-minute`)",
+                f"the API key {key} may tell {words}",
                 limit=key.user_events,
                 seconds=MINUTE_SECONDS,
-                retry_after_ms=max(1, left),
+                retry_after_ms=max(waits),
             )
         new = sum(not replies["history", user] and not replies["profile", user] for user in limited)
         if new:
+            if new > key.new_users:  # which waiting would not change
+                words = f"{key.new_users} new users a minute (`keys add --new-users-per-minute`)"
+                raise InvalidRequest(f"has more than the API key {key} may bring: {words}", field="events")
             self.access.take_new_users(key, new)
 
-    async def _give_back(self, key: ApiKey | None, limited: Mapping[str, int], deadline: Deadline) -> None:
-        if key is None or not limited:
-            return
-        commands: list[Command] = []
-        for user, count in limited.items():
-            counts = self.keys.user_event_counts(user)
-            commands += [("HINCRBY", counts, key.id, -count), ("EXPIRE", counts, MINUTE_SECONDS, "NX")]
-        await self._replies(commands, deadline)
+    async def _give_back(self, key: ApiKey | None, taken: Mapping[str, int], deadline: Deadline) -> None:
+        """Take back what was counted, of what a request is refused for another reason."""
+        if key is not None:
+            counts = {self.keys.user_event_counts(user): count for user, count in taken.items()}
+            back: list[Command] = [("EVAL", GIVE_BACK, 1, name, key.id, count) for name, count in counts.items()]
+            await self._replies(back, deadline)
 
     async def _replies(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
         try:

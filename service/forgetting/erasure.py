@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.contract.forgetting import Tombstone
+from models.contract.forgetting import Tombstone, Tombstones
 from models.contract.items import ItemTable
 from models.contract.requests import JobRequest, RequestKind, RequestState
 from service.errors import RedisUnavailable, Unavailable
@@ -56,18 +56,16 @@ class Erasure:
     async def forget(self, user_id: str, asked_by: str, *, opt_out: bool = False) -> JobRequest:
         """Delete all that is older than now, and with ``opt_out`` store nothing of the user from now on. The receipt,
         once Redis and all workers are clean. Unavailable if they are not; asking again goes on."""
-        former = self.tombstones.current.of(user_id)
         receipt = JobRequest.new(RequestKind.FORGET, user_id, asked_by)
-        opted_out = opt_out or (former is not None and former.opted_out)
-        tombstone = Tombstone(forgotten_ms=receipt.asked_ms, opted_out=opted_out)
         try:
-            await self.tombstones.write(user_id, tombstone)
+            tombstone = await self.tombstones.write(user_id, receipt.asked_ms, True if opt_out else None)
             await self.requests.write(receipt)
-            removed = await self.sweep(user_id, tombstone.forgotten_ms)
+            # Whatever is there came before, even if it says a later time: clocks of callers run ahead.
+            removed = await self.sweep(user_id, EVERYTHING_MS)
             # By then the other workers have read the tombstone, and what they wrote before is in Redis.
             await asyncio.sleep(1.5 * self.tombstones.poll_seconds)
             for _ in range(SWEEPS):
-                again = await self.sweep(user_id, tombstone.forgotten_ms)
+                again = await self.sweep(user_id, _until(tombstone))
                 removed += again
                 if not again:
                     break
@@ -104,19 +102,20 @@ class Erasure:
 
     async def opt_in(self, user_id: str) -> None:
         """Let a user who opted out be remembered again, from now on."""
-        former = self.tombstones.current.of(user_id)
-        if former is not None and former.opted_out:
-            now = time.time_ns() // 1_000_000
-            await self.tombstones.write(user_id, Tombstone(forgotten_ms=now, opted_out=False))
+        await self.tombstones.refresh()
+        if self.tombstones.current.opted_out(user_id):
+            await self.tombstones.write(user_id, time.time_ns() // 1_000_000, opted_out=False)
 
     async def sweep(self, user_id: str, until_ms: int, *, timed: bool = False) -> Counter[str]:
         """Delete what there is of a user until a time; numbers by store. ``timed``: see ``UserTraces.find``."""
         traces = await self.traces.find(user_id, until_ms, timed=timed)
         return await self.traces.delete(user_id, until_ms, traces) if traces else Counter()
 
-    async def write(self, commands: Sequence[Command], deadline: Deadline, user_ids: Iterable[str]) -> list[Any]:
-        """As ``RedisPort.round_trip``, of commands that write something of these users. What they wrote is deleted
-        again of those who were forgotten meanwhile."""
+    async def write(
+        self, commands: Sequence[Command], deadline: Deadline, user_ids: Iterable[str], judged: Tombstones
+    ) -> list[Any]:
+        """As ``RedisPort.round_trip``, of commands that write something of these users, which the tombstones ``judged``
+        by allowed. What they wrote is deleted again of those who were forgotten since."""
         link, look = self.traces.link, self.tombstones.look
         if link.in_order:
             *replies, revision = await link.round_trip([*commands, look], deadline)
@@ -124,20 +123,22 @@ class Erasure:
             replies = await link.round_trip(commands, deadline)
             (revision,) = await link.round_trip([look], deadline)
         try:
-            await self.heed(revision, user_ids)
+            await self.heed(revision, user_ids, judged)
         except (RedisUnavailable, ValueError) as error:
             # Whoever forgets a user looks for what was written once more, when this worker knows of it.
             log.error("what was written may be of a user who was forgotten meanwhile: %s", error)
         return replies
 
-    async def heed(self, reply: Any, user_ids: Iterable[str]) -> None:
-        """After something of these users was written: delete it again of those who were forgotten meanwhile, which a
-        ``reply`` to the tombstones' ``look`` tells."""
-        if not self.tombstones.is_news(reply):
+    async def heed(self, reply: Any, user_ids: Iterable[str], judged: Tombstones) -> None:
+        """After something of these users was written: delete it again of those who were forgotten since it was
+        ``judged``, which a ``reply`` to the tombstones' ``look`` tells."""
+        if not self.tombstones.are_others(reply, judged):
             return
-        await self.tombstones.read()
+        if self.tombstones.are_others(reply, self.tombstones.current):
+            await self.tombstones.read()
         for user_id, tombstone in self.tombstones.current.among(set(user_ids)).items():
-            await self.sweep(user_id, EVERYTHING_MS if tombstone.opted_out else tombstone.forgotten_ms)
+            if judged.of(user_id) != tombstone:
+                await self.sweep(user_id, _until(tombstone))
 
     async def receipt(self, request_id: str) -> tuple[JobRequest, dict[str, int]]:
         """A request, and what is found of its user now that should not be there, which is deleted again; numbers by
@@ -146,7 +147,7 @@ class Erasure:
         if request.kind is not RequestKind.FORGET or request.user_id is None:
             return request, {}
         tombstone = self.tombstones.current.of(request.user_id)
-        until_ms = request.asked_ms if tombstone is None else tombstone.forgotten_ms
+        until_ms = request.asked_ms if tombstone is None else _until(tombstone)
         # Once the jobs have removed the user, profile and knowledge are of what came later.
         returned = await self.sweep(request.user_id, until_ms, timed=request.state is RequestState.DONE)
         return request, dict(returned)
@@ -163,3 +164,8 @@ class Erasure:
         stored = self.traces.document(await self.traces.find(user_id, EVERYTHING_MS), user_id, table)
         forgotten = None if tombstone is None else tombstone.model_dump(exclude={"v"})
         return {"user_id": user_id, "made_ms": time.time_ns() // 1_000_000, "tombstone": forgotten, "stored": stored}
+
+
+def _until(tombstone: Tombstone) -> int:
+    """The time until which nothing may be stored."""
+    return EVERYTHING_MS if tombstone.opted_out else tombstone.forgotten_ms

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from models.contract.keys import Keys
 from models.contract.requests import MOST_REQUESTS, JobRequest, Report
@@ -12,6 +15,8 @@ from service.errors import NotFound, Unavailable
 from service.ranking.deadline import Deadline
 from service.redis import RedisPort, replies_to
 from service.redis_connection import Command
+
+Document = TypeVar("Document", bound=BaseModel)
 
 TRIP_SECONDS = 5.0
 LISTED = 200
@@ -52,7 +57,7 @@ class Requests:
     async def all(self) -> list[JobRequest]:
         """The newest requests, newest first."""
         documents = await self._named(self.keys.requests, self.keys.request)
-        return [JobRequest.model_validate_json(document) for document in documents]
+        return _understood(JobRequest, documents)
 
     async def report(self, name: str) -> Report:
         """NotFound for a report that never was, or has ended."""
@@ -64,7 +69,7 @@ class Requests:
     async def reports(self) -> list[Report]:
         """The newest reports, newest first."""
         documents = await self._named(self.keys.reports, self.keys.report)
-        return [Report.model_validate_json(document) for document in documents]
+        return _understood(Report, documents)
 
     async def _named(self, index: str, key: Any) -> list[bytes]:
         (names,) = await self._replies([("ZRANGE", index, "+inf", "-inf", "BYSCORE", "REV", "LIMIT", 0, LISTED)])
@@ -76,3 +81,12 @@ class Requests:
 
     async def _replies(self, commands: Sequence[Command]) -> list[Any]:
         return await replies_to(self.link, commands, Deadline(TRIP_SECONDS)) if commands else []
+
+
+def _understood(kind: type[Document], documents: Sequence[bytes]) -> list[Document]:
+    """The documents without those of another version."""
+    understood = []
+    for document in documents:
+        with suppress(ValidationError):
+            understood.append(kind.model_validate_json(document))
+    return understood

@@ -20,6 +20,22 @@ from service.redis_connection import Command
 READ_SECONDS = 2.0
 """Longest duration of one read."""
 
+WRITE = """
+local until_ms, opted_out = tonumber(ARGV[3]), ARGV[4]
+local former = redis.call('HGET', KEYS[1], ARGV[1])
+if former then
+  local tombstone = cjson.decode(former)
+  until_ms = math.max(until_ms, tombstone.forgotten_ms)
+  if opted_out == '' then opted_out = tostring(tombstone.opted_out or false) end
+end
+if opted_out == '' then opted_out = 'false' end
+local written = '{"v":1,"forgotten_ms":' .. string.format('%.0f', until_ms) .. ',"opted_out":' .. opted_out .. '}'
+redis.call('HSET', KEYS[1], ARGV[1], written)
+redis.call('HINCRBY', KEYS[1], ARGV[2], 1)
+return written
+"""
+"""Joins a tombstone with the one there is: no worker knows for sure what others wrote a moment ago."""
+
 log = logging.getLogger(__name__)
 
 
@@ -33,12 +49,14 @@ class KnownTombstones:
 
     @property
     def look(self) -> Command:
-        """The command whose reply ``is_news`` reads."""
+        """The command whose reply ``are_others`` reads."""
         return ("HGET", self._keys.tombstones, REVISION)
 
-    def is_news(self, reply: Any) -> bool:
-        """Whether the reply to ``look`` is of tombstones that this worker does not know. Not, if Redis refused it."""
-        return not isinstance(reply, Exception) and int(reply or 0) != self.current.revision
+    @staticmethod
+    def are_others(reply: Any, judged: Tombstones) -> bool:
+        """Whether the reply to ``look`` is of other tombstones than those that somebody ``judged`` by. Not, if Redis
+        refused it."""
+        return not isinstance(reply, Exception) and int(reply or 0) != judged.revision
 
     async def watch(self) -> None:
         """Follow the tombstones until cancelled."""
@@ -50,7 +68,7 @@ class KnownTombstones:
         """Read the tombstones again if there are other ones. Never raises on bad data or without Redis."""
         try:
             (revision,) = await replies_to(self._link, [self.look], Deadline(READ_SECONDS))
-            if self.is_news(revision):
+            if self.are_others(revision, self.current):
                 await self.read()
             self.error = ""
         except (RedisUnavailable, ValueError) as error:
@@ -63,15 +81,15 @@ class KnownTombstones:
         (cells,) = await replies_to(self._link, [("HGETALL", self._keys.tombstones)], Deadline(READ_SECONDS))
         self.current = Tombstones.parse(dict(zip(cells[::2], cells[1::2], strict=True)))
 
-    async def write(self, user_id: str, tombstone: Tombstone) -> None:
-        """Write the tombstone of a user in place of the one there is, and know it. RedisUnavailable."""
+    async def write(self, user_id: str, forgotten_ms: int, opted_out: bool | None = None) -> Tombstone:
+        """Write the tombstone of a user, and know it; it. A later time that is there already stays, and so does whether
+        the user opted out, unless ``opted_out`` says. RedisUnavailable."""
         key = self._keys.tombstones
         salted: list[Command] = [("HSETNX", key, SALT, new_salt()), ("HGET", key, SALT)]
         _, salt = await replies_to(self._link, salted, Deadline(READ_SECONDS))
         digest = user_digest(salt.decode(), user_id)
-        written: list[Command] = [
-            ("HSET", key, digest, tombstone.model_dump_json()),
-            ("HINCRBY", key, REVISION, 1),
-        ]
-        await replies_to(self._link, written, Deadline(READ_SECONDS))
+        out = {None: "", True: "true", False: "false"}[opted_out]
+        write: Command = ("EVAL", WRITE, 1, key, digest, REVISION, forgotten_ms, out)
+        (written,) = await replies_to(self._link, [write], Deadline(READ_SECONDS))
         await self.read()
+        return Tombstone.model_validate_json(written)

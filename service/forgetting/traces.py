@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import msgspec
 import numpy as np
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -28,6 +30,16 @@ from models.contract.profile import UserProfile
 from service.ranking.deadline import Deadline
 from service.redis import RedisPort, replies_to
 from service.redis_connection import Command
+
+
+class _Shown(msgspec.Struct):
+    """Of an exposure, who was shown something and who was split."""
+
+    user_id: str
+    unit: str
+
+
+_SHOWN = msgspec.json.Decoder(_Shown)
 
 ENTRIES_AT_ONCE = 500
 """Entries of a stream that are read at once: some 200 kB."""
@@ -98,16 +110,17 @@ class UserTraces:
         """Delete what was found; numbers of what went, by the store that it was in."""
         history = self.keys.user_history(user_id)
         removed = Counter[str]()
-        commands: list[tuple[str, Command]] = [("history", ("EVAL", ERASE, 1, history, until_ms))]
-        commands += [(self._store_of(key), ("DEL", key)) for key in traces.values if key != history]
-        for stream, entries in traces.entries.items():
-            name = stream.rpartition(":")[2]
-            ids = list(entries)
-            commands += [
-                (name, ("XDEL", stream, *ids[at : at + ENTRIES_AT_ONCE])) for at in range(0, len(ids), ENTRIES_AT_ONCE)
-            ]
-        for (store, _), count in zip(commands, await self._ask([command for _, command in commands]), strict=True):
-            removed[store] += int(count)
+        values: list[tuple[str, Command]] = [("history", ("EVAL", ERASE, 1, history, until_ms))]
+        values += [(self._store_of(key), ("DEL", key)) for key in traces.values if key != history]
+        entries: list[tuple[str, Command]] = []
+        for stream, of_stream in traces.entries.items():
+            name, ids = stream.rpartition(":")[2], list(of_stream)
+            parts = [ids[at : at + ENTRIES_AT_ONCE] for at in range(0, len(ids), ENTRIES_AT_ONCE)]
+            entries += [(name, ("XDEL", stream, *part)) for part in parts]
+        # Entries last: if something fails before, they still tell which units are the user's own.
+        for step in (values, entries):
+            for (store, _), count in zip(step, await self._ask([command for _, command in step]), strict=True):
+                removed[store] += int(count)
         return +removed
 
     def document(self, traces: Traces, user_id: str, table: ItemTable | None) -> dict[str, Any]:
@@ -135,8 +148,7 @@ class UserTraces:
             document[stream.rpartition(":")[2]] = [
                 entry.model_dump(mode="json", exclude_none=True)
                 for entry in entries.values()
-                # Where somebody else came with the user as unit, it is the other one's data.
-                if getattr(entry, "user_id", user_id) in (user_id, "")
+                if _is_data_of(entry, user_id)
             ]
         return document
 
@@ -160,10 +172,13 @@ class UserTraces:
     async def _own_units(self, user_id: str, exposures: Collection[BaseModel]) -> list[str]:
         """Units other than the user that nobody else came with, as far as the stream of exposures tells."""
         units = {entry.unit for entry in exposures if isinstance(entry, Exposure)} - {user_id, ""}
-        for unit in sorted(units):
-            async for _, entry in self._mentions(self.keys.exposures, unit, _exposure):
-                if isinstance(entry, Exposure) and entry.unit == unit and entry.user_id != user_id:
-                    units.discard(unit)
+        if units:
+            async for _, cells in self._pages(self.keys.exposures):
+                for cell in cells[1::2]:
+                    with suppress(msgspec.MsgspecError):
+                        shown = _SHOWN.decode(cell)
+                        if shown.user_id != user_id:
+                            units.discard(shown.unit)
         return sorted(units)
 
     async def _entries(
@@ -172,19 +187,25 @@ class UserTraces:
         return {
             number: entry
             async for number, entry in self._mentions(stream, user_id, parse)
-            if _is_of(entry, user_id, until_ms)
+            if _is_of(entry, user_id, until_ms, arrived_ms=int(number.partition("-")[0]))
         }
 
     async def _mentions(
         self, stream: str, text: str, parse: Callable[[Mapping[bytes, bytes]], BaseModel]
     ) -> AsyncIterator[tuple[str, BaseModel]]:
         """(id, content) of the entries that have a text as a value."""
-        quoted, first = to_json(text), "-"
+        quoted = to_json(text)
+        async for number, cells in self._pages(stream):
+            if any(quoted in cell for cell in cells):
+                yield number.decode(), _parsed(parse, dict(zip(cells[::2], cells[1::2], strict=True)))
+
+    async def _pages(self, stream: str) -> AsyncIterator[tuple[bytes, list[bytes]]]:
+        """(id, names and values) of all entries of a stream. Others have their turn between two pages."""
+        first = "-"
         while True:
             (page,) = await self._ask([("XRANGE", stream, first, "+", "COUNT", ENTRIES_AT_ONCE)])
             for number, cells in page:
-                if any(quoted in cell for cell in cells):
-                    yield number.decode(), _parsed(parse, dict(zip(cells[::2], cells[1::2], strict=True)))
+                yield number, cells
             if len(page) < ENTRIES_AT_ONCE:
                 return
             first = f"({page[-1][0].decode()}"
@@ -194,18 +215,41 @@ class UserTraces:
         return await replies_to(self.link, commands, Deadline(TRIP_SECONDS)) if commands else []
 
 
-class DamagedEntry(BaseModel):
-    """An entry of a stream that nobody understands, and that mentions a user."""
+class UnreadEntry(BaseModel):
+    """An entry of a stream that this version does not understand: damaged, or of another one. ``names``: the user and
+    the unit that it is about, as far as it is JSON that says so; None if it is none."""
 
     fields: Mapping[str, str]
+    names: frozenset[str] | None
 
 
-def _is_of(entry: BaseModel, user_id: str, until_ms: int) -> bool:
+def _is_of(entry: BaseModel, user_id: str, until_ms: int, arrived_ms: int) -> bool:
+    """Whether an entry that mentions a user is about them, and happened or arrived until a time."""
+    if isinstance(entry, UnreadEntry):
+        return entry.names is None or user_id in entry.names
     if isinstance(entry, Exposure):
-        return user_id in (entry.user_id, entry.unit) and entry.time_ms <= until_ms
-    if isinstance(entry, Interaction):
-        return entry.user_id == user_id and entry.time_ms <= until_ms
-    return True
+        return user_id in (entry.user_id, entry.unit) and min(entry.time_ms, arrived_ms) <= until_ms
+    return isinstance(entry, Interaction) and entry.user_id == user_id and min(entry.time_ms, arrived_ms) <= until_ms
+
+
+def _is_data_of(entry: BaseModel, user_id: str) -> bool:
+    """Whether an entry is the user's own: where somebody else came with the user as unit, it is the other one's."""
+    if isinstance(entry, UnreadEntry):
+        return entry.names == frozenset((user_id,))
+    return getattr(entry, "user_id", None) in (user_id, "")
+
+
+def _names_in(texts: Iterable[str]) -> frozenset[str] | None:
+    """User and unit in JSON of whatever version; None if none of the texts is a JSON object."""
+    documents = []
+    for text in texts:
+        with suppress(ValueError):
+            document = json.loads(text)
+            documents += [document] if isinstance(document, dict) else []
+    if not documents:
+        return None
+    named = {str(document.get(name, "")) for document in documents for name in ("user_id", "unit")}
+    return frozenset(named - {""})
 
 
 def _events(events: EventArray, table: ItemTable | None) -> list[dict[str, Any]]:
@@ -224,7 +268,7 @@ def _parsed(parse: Callable[[Mapping[bytes, bytes]], BaseModel], fields: Mapping
         return parse(fields)
     except ValueError:
         texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
-        return DamagedEntry(fields=texts)
+        return UnreadEntry(fields=texts, names=_names_in(texts.values()))
 
 
 def _interaction(fields: Mapping[bytes, bytes]) -> BaseModel:

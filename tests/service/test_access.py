@@ -374,11 +374,7 @@ async def test_a_key_has_quotas_of_bytes_and_of_new_users(
             return await service.http.post("/v1/feedback", json={"events": events}, headers=lines)
 
         many = await fed("n1", "n2", "n3", "n4")
-        assert (many.status_code, many.json()["error"]["code"], many.headers["Retry-After"]) == (
-            429,
-            "rate_limited",
-            "60",
-        )
+        assert (many.status_code, many.json()["error"]["code"]) == (422, "invalid")  # waiting would not help
         assert not store.keys(f"{keys.prefix}:*:history")
         assert not store.exists(keys.interactions)
         assert (await fed("n1", "n2")).status_code == 200

@@ -5,13 +5,17 @@ A user's newest interactions are a cache. It closes and becomes partition j (our
     count   it holds ``size`` interactions; or
     span    the user's next interaction arrives whose time is more than ``span`` after that of the cache's first one
 
-or at whichever comes first. Closing depends on the log alone, never on the clock, so that every run agrees; and because
+or at whichever comes first, or when somebody asks for it, which the log notes (``InteractionLog.closings``). Closing
+depends on the log alone, never on the clock, so that every run agrees; and because
 the log is append-only in order of arrival, a closed partition is immutable. An interaction that arrives late belongs to
 the cache that is open when it arrives, whatever its own time says; it never reopens a partition.
 """
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +42,7 @@ class Partitions:
 
     ``start`` [users + 1]: partitions ``start[u] .. start[u + 1] - 1`` belong to user u. ``user`` [P]. Partition p holds
     the log rows ``rows[row_start[p]:row_start[p + 1]]``; ``closed_at`` [P] is the log row whose arrival closed it: its
-    own last one if it closed by count, the next one of its user if it closed by time.
+    own last one if it closed by count or was asked for, the next one of its user if it closed by time.
     """
 
     start: IntArray
@@ -61,12 +65,14 @@ class Partitions:
 
 def close_partitions(log: InteractionLog, trigger: Trigger) -> Partitions:
     """Every partition that the log closes."""
-    index = log.by_user()
+    index, asked = log.by_user(), defaultdict[int, list[int]](list)
+    for user, row in log.closings:
+        asked[user].append(row)
     counts, lengths = np.zeros(len(log.user_ids), np.int64), list[int]()
     closers, members = list[IntArray](), list[IntArray]()
     for user in range(len(log.user_ids)):
         mine = index.of_user(user)
-        ends, closed_at = _ends(log.time_ms[mine], mine, trigger)
+        ends, closed_at = _ends(log.time_ms[mine], mine, trigger, np.searchsorted(mine, asked.get(user, [])).tolist())
         members.append(mine[: ends[-1]] if len(ends) else mine[:0])
         lengths += np.diff(ends, prepend=0).tolist()
         closers.append(closed_at)
@@ -80,21 +86,22 @@ def close_partitions(log: InteractionLog, trigger: Trigger) -> Partitions:
     )
 
 
-def _ends(times: IntArray, rows: IntArray, trigger: Trigger) -> tuple[IntArray, IntArray]:
-    """(end position of each closed partition among one user's rows, the log rows that closed them)."""
-    if trigger.span_ms is None and trigger.size is not None:
+def _ends(times: IntArray, rows: IntArray, trigger: Trigger, asked: Sequence[int]) -> tuple[IntArray, IntArray]:
+    """(end position of each closed partition among one user's rows, the log rows that closed them). ``asked``: end
+    positions that somebody asked for."""
+    if trigger.span_ms is None and trigger.size is not None and not asked:
         ends = np.arange(trigger.size, len(rows) + 1, trigger.size)
         return ends, rows[ends - 1]
-    assert trigger.span_ms is not None
-    ends_by_time, closers = list[int](), list[int]()
+    span_ms = math.inf if trigger.span_ms is None else trigger.span_ms
+    positions, closers = list[int](), list[int]()
     first = 0
     for at in range(len(rows)):
-        if at > first and times[at] - times[first] > trigger.span_ms:
-            ends_by_time.append(at)
+        if at > first and times[at] - times[first] > span_ms:
+            positions.append(at)
             closers.append(int(rows[at]))
             first = at
-        if at + 1 - first == trigger.size:
-            ends_by_time.append(at + 1)
+        if at + 1 - first == trigger.size or at + 1 in asked:
+            positions.append(at + 1)
             closers.append(int(rows[at]))
             first = at + 1
-    return np.array(ends_by_time, np.int64), np.array(closers, np.int64)
+    return np.array(positions, np.int64), np.array(closers, np.int64)

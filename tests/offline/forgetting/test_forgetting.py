@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from offline.forgetting.run import forget_users
 from offline.jobs.one_producer import roll_back_one
 from offline.jobs.runs import Run
 from offline.jobs.status import status_of
+from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.run import ENCODED, OWNERS, remove_owned
 from offline.knowledge.vectors import Produced
 from offline.llm.account import CACHE_FILE
@@ -366,9 +368,20 @@ def test_what_a_request_asks_for(populated: Populated) -> None:
         assert report.kind is ReportKind.DRY_RUN
         assert "producers" in report.body
         assert store.redis.zscore(store.keys.reports, report.name) == report.made_ms
-        refused = populated.receipt(close)
-        assert refused.state is RequestState.FAILED
-        assert "partition_size" in refused.note
+        closed = populated.receipt(close)
+        assert (closed.state, "closed, with" in closed.note) == (RequestState.DONE, True)
+        log = InteractionLog.load(installation.job.log)
+        trigger = installation.config.knowledge.liber.trigger
+        versions = close_partitions(log, trigger).start
+        user = log.user_ids.index(V)
+        before = close_partitions(replace(log, closings=()), trigger).start
+        assert versions[user + 1] - versions[user] == before[user + 1] - before[user] + 1
+        again, unknown = (JobRequest.new(RequestKind.CLOSE_PARTITION, name) for name in (V, "never-seen"))
+        for request in (again, unknown):
+            write_request(store, request)
+        assert installation.refresh()["status"] == "done"
+        assert "nothing to close" in populated.receipt(again).note
+        assert populated.receipt(unknown).state is RequestState.FAILED
 
 
 def test_texts_are_published_of_those_who_are_remembered(populated: Populated) -> None:

@@ -17,9 +17,9 @@ from models.contract.keys import Keys
 from service import served
 from service.access import NEW_USERS_PER_MINUTE, USER_EVENTS_PER_MINUTE, Access, ApiKey, KeysFile, Scope
 from service.errors import InvalidRequest, RateLimited
-from service.features.rules import FeedbackRules
+from service.features.rules import GIVE_BACK, TAKE, FeedbackRules
 from service.ranking.deadline import Deadline
-from service.redis import replies_to
+from service.redis import RedisLink, replies_to
 from service.redis_cluster import ClusterLink
 from service.served import LISTS_AT_MOST, ServedLists, packed
 from service.settings import Settings
@@ -71,19 +71,20 @@ async def test_the_poisoning_of_issue_22_is_refused(
     async with keyed(settings, tmp_path) as service:
         before = (await service.rank("her", ITEMS))["items"]
         refused = await answer_to(service, events("her", 60))
-        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (422, "invalid")  # waiting would not help
         assert "user-events-per-minute" in refused.json()["error"]["message"]
-        assert refused.headers["RateLimit-Limit"] == f"{USER_EVENTS_PER_MINUTE};w=60"
-        assert 1 <= int(refused.headers["Retry-After"]) <= 60
         for call in range(11):
-            assert (await answer_to(service, events("her", 1000, 1000 * call))).status_code == 429
+            assert (await answer_to(service, events("her", 1000, 1000 * call))).status_code == 422
         assert (await service.rank("her", ITEMS))["items"] == before
         assert store.get(keys.user_history("her")) == real
         assert not store.exists(keys.interactions)
 
         # What is refused counts for nothing; what is accepted is the most of a minute.
         assert (await answer_to(service, events("her", USER_EVENTS_PER_MINUTE - 1))).status_code == 200
-        assert (await answer_to(service, events("her", 2, 500))).status_code == 429
+        refused = await answer_to(service, events("her", 2, 500))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
+        assert refused.headers["RateLimit-Limit"] == f"{USER_EVENTS_PER_MINUTE};w=60"
+        assert 1 <= int(refused.headers["Retry-After"]) <= 60
         assert (await answer_to(service, events("her", 1, 500))).status_code == 200
         assert (await answer_to(service, events("her", 1, 501))).status_code == 429
         assert store.strlen(keys.user_history("her")) == (100 + USER_EVENTS_PER_MINUTE) * EVENT_BYTES
@@ -114,10 +115,28 @@ async def test_a_refused_user_costs_the_others_of_the_call_nothing(
 ) -> None:
     publisher.publish()
     async with keyed(settings, tmp_path, user_events_per_minute=3) as service:
+        assert (await answer_to(service, events("loud", 2))).status_code == 200
         for _ in range(3):
-            assert (await answer_to(service, [*events("calm", 2), *events("loud", 4)])).status_code == 429
+            assert (await answer_to(service, [*events("calm", 2), *events("loud", 2, 9)])).status_code == 429
         assert (await answer_to(service, events("calm", 3))).status_code == 200
         assert store.ttl(keys.user_event_counts("loud")) > 0
+
+
+async def test_a_minute_that_ends_while_a_call_is_refused_gives_nothing(
+    link: RedisLink, store: redis.Redis, keys: Keys
+) -> None:
+    """Neither what is taken back late, nor what was never counted."""
+    counts = keys.user_event_counts("u")
+    take = ("EVAL", TAKE, 1, counts, "key", 3, 5, 60)
+    first, wait = await link.round_trip([take, take], Deadline(5.0))
+    assert (first, 0 < wait <= 60_000) == (0, True)
+    assert store.hget(counts, "key") == b"3"
+    store.delete(counts)
+    await link.round_trip([("EVAL", GIVE_BACK, 1, counts, "key", 3)], Deadline(5.0))
+    assert not store.exists(counts)
+    store.hset(counts, mapping={"key": 1, "another": 7})
+    await link.round_trip([("EVAL", GIVE_BACK, 1, counts, "key", 3)], Deadline(5.0))
+    assert store.hgetall(counts) == {b"key": b"0", b"another": b"7"}
 
 
 def only(settings: Settings, **more: Any) -> Settings:

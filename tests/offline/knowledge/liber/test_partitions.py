@@ -100,3 +100,27 @@ def test_a_growing_log_never_changes_a_closed_partition(tmp_path: Path, trigger:
             np.testing.assert_array_equal(since, after.closed_at[after.start[user] :][: len(since)])
         before = after
     assert len(before) > 0
+
+
+@pytest.mark.parametrize("trigger", [Trigger(3), Trigger(None, 100), Trigger(3, 100)])
+def test_a_partition_closes_when_it_is_asked_for_and_what_comes_later_begins_another(trigger: Trigger) -> None:
+    log = log_of("a", "b", "a")
+    before = log.closing(0)
+    closed = close_partitions(before, trigger)
+    assert (rows_of(closed), closed.closed_at.tolist()) == ([[0, 2]], [2])
+    assert rows_of(close_partitions(before.closing(0), trigger)) == [[0, 2]]  # nothing is open: nothing closes
+    later, _ = before.extended(
+        [Interaction(user_id="a", item_id=f"j{at}", value=1.0, time_ms=10 + at) for at in range(4)], "2"
+    )
+    rows = rows_of(close_partitions(later.closing(0), trigger))
+    assert rows == ([[0, 2], [3, 4, 5], [6]] if trigger.size else [[0, 2], [3, 4, 5, 6]])
+
+
+def test_closings_are_saved_and_move_with_the_rows(tmp_path: Path) -> None:
+    log = log_of("a", "b", "a", "b", "b").closing(1)
+    log.save(tmp_path / "log")
+    loaded = InteractionLog.load(tmp_path / "log")
+    assert loaded.closings == ((1, 5),)
+    left = loaded.without(np.array([True, False, True, False, False]), {0})
+    assert rows_of(close_partitions(left, Trigger(10))) == [[0, 1, 2]]
+    assert left.without(np.ones(3, np.bool_), {1}).closings == ()

@@ -60,7 +60,7 @@ def forget(
             requests = [JobRequest.new(RequestKind.FORGET, name, _ASKED_BY) for name in tombstones]
             for request in requests:
                 write_request(store, request)
-            forget_users(run, store)
+            forget_users(run, store, at_once=users)
             for request in requests:
                 print(f"  receipt {request.id}")
 

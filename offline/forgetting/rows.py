@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ import numpy as np
 from models.contract.arrays import BoolArray
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays, write_bytes, write_json
-from offline.data.log import COLUMNS, InteractionLog, RowShift
+from offline.data.log import COLUMNS, MANIFEST, InteractionLog, RowShift
 from offline.jobs.events import Arrivals
 from offline.jobs.steps import Job
 from offline.knowledge.vectors import FORMER, Lineage, Produced, UserVectors
@@ -51,12 +52,15 @@ class Removal:
     users: Mapping[str, int]
 
     @classmethod
-    def of(cls, former: InteractionLog, until_ms: Mapping[str, int]) -> Removal:
-        """What of a log is of these users until their times (unix ms)."""
+    def of(cls, former: InteractionLog, until_ms: Mapping[str, int], arrived: Callable[[int], int]) -> Removal:
+        """What of a log is of these users and happened, or ``arrived``, until their times (unix ms): clocks of callers
+        run ahead. ``arrived`` tells how many of the rows had surely arrived at a time."""
         users = numbers_of(former, until_ms)
         until = np.full(len(former.user_ids), -1, np.int64)
         until[list(users.values())] = [until_ms[user] for user in users]
-        rows = former.time_ms <= until[former.user]
+        first = np.zeros(len(former.user_ids), np.int64)
+        first[list(users.values())] = [arrived(until_ms[user]) for user in users]
+        rows = (former.time_ms <= until[former.user]) | (np.arange(len(former)) < first[former.user])
         left = np.bincount(former.user[~rows], minlength=len(former.user_ids))
         gone = {number for number in users.values() if not left[number]}
         return cls(former, former.without(rows, gone), rows, users)
@@ -69,6 +73,17 @@ class Removal:
         """Observed rows by user."""
         counts = np.bincount(self.former.user[self.rows & ~self.former.sampled], minlength=len(self.former.user_ids))
         return Removed({(user, store): int(counts[number]) for user, number in self.users.items() if counts[number]})
+
+
+def _arrived(folder: Path, arrivals: Arrivals | None, time_ms: int) -> int:
+    """How many rows of the log in a folder had surely arrived at a time: those before the first growth since, or all of
+    a log that was not written since."""
+    for at_ms, rows, _ in [] if arrivals is None else arrivals.all():
+        if at_ms > time_ms:
+            return int(rows)
+    manifest = folder / MANIFEST
+    is_older = manifest.is_file() and manifest.stat().st_mtime_ns // 1_000_000 <= time_ms
+    return len(InteractionLog.load(folder)) if is_older else 0
 
 
 def numbers_of(log: InteractionLog, until_ms: Mapping[str, int]) -> dict[str, int]:
@@ -90,12 +105,12 @@ def remove_rows(job: Job, until_ms: Mapping[str, int], removed: Removed) -> None
     finish_removal(job)
     staging = job.config.workdir / STAGING
     if InteractionLog.is_saved(job.log):
-        removal = Removal.of(InteractionLog.load(job.log), until_ms)
+        removal = Removal.of(InteractionLog.load(job.log), until_ms, partial(_arrived, job.log, Arrivals(job.arrivals)))
         removed.update(removal.counts("interactions in the log"))
         if removal.users:
             _stage_numbered(job, removal, staging, removed)
     else:
-        removal = Removal.of(InteractionLog.empty(), {})
+        removal = Removal.of(InteractionLog.empty(), {}, lambda _: 0)
     _stage_imported(job, removal, until_ms, staging, removed)
     if staging.is_dir():
         write_bytes(staging / _READY, b"")
@@ -107,7 +122,7 @@ def remove_from_copies(job: Job, until_ms: Mapping[str, int], removed: Removed) 
     be read goes."""
     for folder in former_logs(job):
         try:
-            removal = Removal.of(InteractionLog.load(folder), until_ms)
+            removal = Removal.of(InteractionLog.load(folder), until_ms, partial(_arrived, folder, None))
         except DataError:
             shutil.rmtree(folder)
             continue

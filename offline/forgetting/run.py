@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from models.contract.forgetting import Tombstone
 from models.contract.requests import JobRequest, RequestKind, RequestState
@@ -22,7 +22,7 @@ from offline.jobs.steps import Job
 from offline.publish.connection import Store
 from offline.publish.erasure import Removed, erase_users, rewrite_append_only_file, rewrite_streams
 from offline.publish.requests import open_requests, write_request
-from offline.publish.tombstones import ForgottenUsers, forbidden_until, synchronise, write_tombstones
+from offline.publish.tombstones import EVERYTHING_MS, ForgottenUsers, forbidden_until, synchronise, write_tombstones
 from offline.training.retraining import Retraining
 
 _SOURCE = "the source files are yours: remove the user there; the tombstone keeps their rows out until then"
@@ -33,8 +33,9 @@ _AGGREGATES = (
 )
 
 
-def forget_users(run: Run, store: Store | None) -> Removed:
+def forget_users(run: Run, store: Store | None, at_once: Collection[str] = ()) -> Removed:
     """Carry out what is new; numbers of removed records by user and store. ``store`` None: no Redis was ever there.
+    ``at_once``: users who have just got their tombstones, so that all that Redis holds of them is older.
 
     CacheError, JournalError and DataError for stores that are damaged, LockedError if a job goes on reading streams.
     """
@@ -52,6 +53,9 @@ def forget_users(run: Run, store: Store | None) -> Removed:
         with run.step("forget") as watch:
             _set_state(store, requests, RequestState.RUNNING)
             until_ms = _pending(job, forgotten, log, requests)
+            in_redis = until_ms | {user: EVERYTHING_MS for user in at_once if user in until_ms}
+            if store is not None:
+                removed.update(erase_users(store, in_redis))
             notes = _carry_out(job, store, until_ms, log, removed)
             forgotten.all_done().save(job.config.workdir)
             watch.done(f"{counted(len(until_ms), 'user')} removed, {removed_line(removed)}")
@@ -112,8 +116,6 @@ def _carry_out(
     notes = []
     remove_half_written(job)
     numbers = rows.numbers_of(log, until_ms)
-    if store is not None:
-        removed.update(erase_users(store, until_ms))
     if numbers:
         notes.append(note_owners(job))
     remove_contents(job, until_ms, removed)

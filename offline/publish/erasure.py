@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -29,6 +31,7 @@ _COPIED, _ATTEMPTS = 1_000, 5
 _COPY = """
 local entries = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
 for _, entry in ipairs(entries) do redis.call('XADD', KEYS[2], entry[1], unpack(entry[2])) end
+redis.call('EXPIRE', KEYS[2], 600)
 if #entries == tonumber(ARGV[2]) then return entries[#entries][1] end
 if redis.call('XLEN', KEYS[1]) == 0 then
   redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)
@@ -40,6 +43,7 @@ local info, of = redis.call('XINFO', 'STREAM', KEYS[1]), {}
 for at = 1, #info, 2 do of[info[at]] = info[at + 1] end
 redis.call('XSETID', KEYS[2], of['last-generated-id'], 'ENTRIESADDED', of['entries-added'],
            'MAXDELETEDID', of['max-deleted-entry-id'])
+redis.call('PERSIST', KEYS[2])
 redis.call('RENAME', KEYS[2], KEYS[1])
 return 'replaced'
 """
@@ -112,9 +116,11 @@ def _rewrite_stream(store: Store, stream: str) -> str:
                 if state == b"replaced":
                     return ""
                 last = None if state == b"changed" else state
-        store.redis.delete(copy)
     except redis.ResponseError as error:
         return f"{stream} is not written anew ({error}): bytes of deleted entries stay until it is trimmed"
+    finally:
+        with suppress(redis.RedisError):
+            store.redis.delete(copy)
     return f"{stream} changes too fast to be written anew: bytes of deleted entries stay until it is trimmed"
 
 
@@ -151,23 +157,35 @@ def _erase_entries(store: Store, until_ms: Mapping[str, int]) -> Removed:
 
 
 def _entries_of(store: Store, stream: str, until_ms: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    """(user, entry) of those of a stream that are of these users. One that nobody understands counts if an id of theirs
-    stands in it."""
+    """(user, entry) of those of a stream that are of these users. One that nobody understands is of whom its JSON
+    names, or, if it is none, of anybody whose id stands in it."""
     for entry, fields in entries(store, stream, "0-0"):
         try:
             if stream == store.keys.interactions:
                 event = Interaction.from_stream(fields)
-                users, time_ms = {event.user_id}, event.time_ms
+                users, happened_ms = {event.user_id}, event.time_ms
             else:
                 exposure = Exposure.from_stream(fields)
-                users, time_ms = {exposure.user_id, exposure.unit}, exposure.time_ms
+                users, happened_ms = {exposure.user_id, exposure.unit}, exposure.time_ms
         except ValueError:
-            text = b" ".join(fields.values())
-            users, time_ms = {user for user in until_ms if f'"{user}"'.encode() in text}, -1
+            users, happened_ms = _names_in(fields.values(), until_ms), -1
+        time_ms = min(happened_ms, int(entry.partition("-")[0]))  # clocks of callers run ahead
         for user in users & until_ms.keys():
             if time_ms <= until_ms[user]:
                 yield user, entry
                 break
+
+
+def _names_in(values: Iterable[bytes], users: Collection[str]) -> set[str]:
+    documents = []
+    for value in values:
+        with suppress(ValueError):
+            document = json.loads(value)
+            documents += [document] if isinstance(document, dict) else []
+    if documents:
+        return {str(document.get(name, "")) for document in documents for name in ("user_id", "unit")}
+    text = b" ".join(values)
+    return {user for user in users if json.dumps(user, ensure_ascii=False).encode() in text}
 
 
 def _prefix(store: Store) -> str:

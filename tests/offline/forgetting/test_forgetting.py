@@ -361,6 +361,8 @@ def test_what_a_request_asks_for(populated: Populated) -> None:
     with populated.store() as store:
         for request in (plan, close):
             write_request(store, request)
+        now = round(time.time() * 1000)
+        installation.stream(*((V, f"i{at}", 5.0, now + at) for at in range(2)))
         installation.refresh()
         assert populated.receipt(plan).state is RequestState.DONE
         document: Any = store.redis.get(store.keys.report(populated.receipt(plan).note))
@@ -459,3 +461,17 @@ def test_wrong_calls(arguments: list[str], words: str) -> None:
     result = CliRunner().invoke(app, ["forget", *arguments])
     assert result.exit_code == 2
     assert words in " ".join(result.output.replace("│", " ").split())
+
+
+def test_events_of_clocks_that_run_ahead_go_too(populated: Populated) -> None:
+    """From the log, the archives and the stream: they arrived before the user was forgotten."""
+    installation = populated.pipeline
+    ahead = round(time.time() * 1000) + 8 * 3_600_000
+    installation.stream((U, "i1", 5.0, ahead))
+    installation.refresh()  # which takes it into the log
+    installation.stream((U, "i2", 5.0, ahead))
+    populated.ask()
+    with populated.store() as store:
+        store.redis.delete(store.keys.user_history(U))  # which tells no arrivals: the service deletes all of it
+    installation.refresh()
+    assert_gone(populated)

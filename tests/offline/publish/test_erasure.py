@@ -53,7 +53,7 @@ def test_entries_that_come_meanwhile_stay_and_those_that_go_do_not_come_back(
     def changing(client: Any, *arguments: Any) -> Any:
         state = evaluate(client, *arguments)
         if changes and state not in (b"changed", b"replaced"):
-            changes.pop()()
+            changes.pop()()  # type: ignore[no-untyped-call]
         return state
 
     monkeypatch.setattr(type(store.redis), "eval", changing)

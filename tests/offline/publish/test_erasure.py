@@ -32,11 +32,11 @@ def test_bytes_of_deleted_entries_are_gone(store: Store, monkeypatch: pytest.Mon
     add(store, 50)
     stream: Any = store.keys.interactions
     assert erase_users(store, {WHO: EVERYTHING_MS})[WHO, "interactions"] == 25
-    kept, before = store.redis.xrange(stream), counts(store)
+    left, before = store.redis.xrange(stream), counts(store)
     assert WHO.encode() in store.redis.dump(stream)  # type: ignore[operator]
     assert rewrite_streams(store) == ""
     assert WHO.encode() not in store.redis.dump(stream)  # type: ignore[operator]
-    assert (store.redis.xrange(stream), counts(store)) == (kept, before)
+    assert (store.redis.xrange(stream), counts(store)) == (left, before)
     assert list(store.redis.scan_iter(f"*{stream}:copy*")) == []
     add(store, 1)  # ids go on
 

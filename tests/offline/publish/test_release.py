@@ -427,7 +427,7 @@ def test_only_keys_of_the_contract_under_the_prefix_are_written(store: Store, tr
     trained.publish(store)
     data, keys = trained.data, store.keys
     spaces = spaces_of(data.knowledge.spaces)
-    expected = {keys.installation, keys.generation, keys.changes}
+    expected = {keys.installation, keys.generation, keys.changes, keys.user_spaces}
     expected |= {keys.live, keys.releases, keys.release_manifest(trained.id), keys.item_directory(trained.id, 0)}
     for user in data.log.user_ids:
         expected |= {keys.user_profile(user), keys.user_history(user)}

@@ -158,7 +158,7 @@ def test_a_longer_history_is_written_whatever_is_remembered(store: Store, traine
 
 def test_after_a_kill_or_a_rollback_every_record_is_read(store: Store, trained: Release) -> None:
     trained.publish(store)
-    with killed_at(16), pytest.raises(KeyboardInterrupt):
+    with killed_at(20), pytest.raises(KeyboardInterrupt):
         trained.shifted("liber").shifted("marc").shifted("text").publish(store)
     assert (
         not (workdir(store) / WRITE_CACHE_FOLDER / "stamp").exists() or store.redis.get(store.keys.generation) is None

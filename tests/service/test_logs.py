@@ -136,7 +136,8 @@ def test_nothing_that_requests_say_is_in_the_log_nor_in_the_metrics(
             (400, ("POST", "/v1/rank", f'{{"user_id": "{PERSON}"'.encode())),
             (415, ("POST", "/v1/rank", json.dumps(body("r-utf")).encode("utf-16"))),
             (401, ("POST", "/v1/rank", body("r-locked"), f"{text[:-4]}AAAA")),
-            (429, ("POST", "/v1/feedback", {"events": many})),
+            (422, ("POST", "/v1/feedback", {"events": many})),
+            (429, ("POST", "/v1/feedback", {"events": many[:30]})),
             (404, ("GET", f"/v1/users/{PERSON}")),
             (200, ("GET", "/v1/status")),
         ]  # fmt: skip

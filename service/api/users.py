@@ -15,9 +15,10 @@ from models.contract.requests import JobRequest, RequestKind
 from service.access import Scope
 from service.api import answers
 from service.api.fast_path import FastPathApp
-from service.api.parsing import body_of, checked_id
+from service.api.parsing import body_of, checked_id, new_request_id
 from service.api.routes import Service, answer_schema, answered, read_body, secured
 from service.errors import ErrorCode, InvalidRequest, NotFound, RedisUnavailable, Unavailable
+from service.logs import note_request
 
 MOST_BODY_BYTES = 4096
 
@@ -184,12 +185,15 @@ def _with_redis(endpoint: Any) -> Any:
     """An endpoint that is of no use without Redis, which its failure then says."""
 
     async def call(service: Service, request: Request) -> Response:
+        request_id = new_request_id()
+        note_request(request_id)
         try:
             response: Response = await endpoint(service, request)
         except RedisUnavailable as error:
             raise Unavailable(
                 f"Redis gives no answer: {error}", code=ErrorCode.REDIS_UNAVAILABLE, retry_after_ms=1000
             ) from error
+        response.headers[answers.REQUEST_ID_HEADER] = request_id
         return response
 
     call.__name__, call.__doc__ = endpoint.__name__, endpoint.__doc__

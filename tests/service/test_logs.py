@@ -138,14 +138,16 @@ def test_nothing_that_requests_say_is_in_the_log_nor_in_the_metrics(
             (401, ("POST", "/v1/rank", body("r-locked"), f"{text[:-4]}AAAA")),
             (422, ("POST", "/v1/feedback", {"events": many})),
             (429, ("POST", "/v1/feedback", {"events": many[:30]})),
-            (404, ("GET", f"/v1/users/{PERSON}")),
+            (405, ("GET", f"/v1/users/{PERSON}")),
+            (200, ("GET", f"/v1/users/{PERSON}/export")),
+            (202, ("DELETE", f"/v1/users/{PERSON}")),
             (200, ("GET", "/v1/status")),
         ]  # fmt: skip
         answered = {}
         for status, call in calls:
             got, _, request_id = service.asked(*call)
             assert got == status, call
-            if status not in (200, 404) or call[0] == "POST":
+            if status not in (200, 404, 405) or call[0] == "POST":
                 answered[request_id] = call
         status, metrics, _ = service.asked("GET", "/metrics")
         assert (status, "lorank_requests_total" in metrics) == (200, True)

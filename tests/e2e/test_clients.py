@@ -85,9 +85,14 @@ def answers(port: int) -> dict[str, Answer]:
         return {call.name: send(call) for call in CALLS}
 
 
+ADMINISTRATIVE = ("/v1/users/", "/v1/requests", "/v1/reports")
+"""Beginnings of the routes that change or tell what others' calls are compared with: tests/service calls them."""
+
+
 def test_there_is_a_call_of_every_route(port: int, answers: dict[str, Answer]) -> None:
     paths = json.loads(answers["document"].body)["paths"]
-    documented = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    called = {path: methods for path, methods in paths.items() if not path.startswith(ADMINISTRATIVE)}
+    documented = {(method.upper(), path) for path, methods in called.items() for method in methods}
     assert {(call.method, call.target) for call in ROUTES} == documented
     assert {name: answer.status for name, answer in answers.items()} == {call.name: call.status for call in CALLS}
     assert len(answers["long answer"].body) > 100_000

@@ -8,7 +8,9 @@ with 10,000 events costs the same as one with 50.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 import numpy as np
@@ -93,6 +95,20 @@ def entry_fields(fields: Mapping[Any, Any], kind: str, version: str) -> dict[str
     if texts.get("v") != version:
         raise ValueError(f"{kind} entry of unknown version {texts.get('v')!r}")
     return texts
+
+
+def names_in(values: Iterable[bytes]) -> frozenset[str] | None:
+    """User and unit that the values of a stream entry are about, of whatever version, as far as they are JSON that says
+    so; None if they are none."""
+    documents = []
+    for value in values:
+        with suppress(ValueError):
+            document = json.loads(value)
+            documents += [document] if isinstance(document, dict) else []
+    if not documents:
+        return None
+    named = (document.get(name) for document in documents for name in ("user_id", "unit"))
+    return frozenset(str(name) for name in named if name)
 
 
 def _text(value: Any) -> str:

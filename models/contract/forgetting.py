@@ -22,6 +22,10 @@ SALT, REVISION = "salt", "revision"
 tombstone that is written."""
 
 
+EVERYTHING_MS = 2**53 - 1
+"""A time (unix ms) that no record is later than."""
+
+
 class Tombstone(BaseModel):
     """What is known of somebody who was forgotten.
 
@@ -34,6 +38,11 @@ class Tombstone(BaseModel):
     v: Literal[1] = 1
     forgotten_ms: int
     opted_out: bool = False
+
+    @property
+    def until_ms(self) -> int:
+        """Unix ms; nothing that is as old or older may be stored."""
+        return EVERYTHING_MS if self.opted_out else self.forgotten_ms
 
 
 def new_salt() -> str:
@@ -71,7 +80,7 @@ class Tombstones:
     def forbids(self, user_id: str, time_ms: int) -> bool:
         """Whether what happened with a user at a time must not be stored."""
         tombstone = self.of(user_id)
-        return tombstone is not None and (tombstone.opted_out or time_ms <= tombstone.forgotten_ms)
+        return tombstone is not None and time_ms <= tombstone.until_ms
 
     def opted_out(self, user_id: str) -> bool:
         """Whether nothing of a user may be stored or read."""

@@ -12,7 +12,7 @@ import shutil
 from collections import Counter
 from collections.abc import Collection, Mapping
 
-from models.contract.forgetting import Tombstone
+from models.contract.forgetting import EVERYTHING_MS, Tombstone
 from models.contract.requests import JobRequest, RequestKind, RequestState
 from offline.data.log import InteractionLog
 from offline.data.rules import counted
@@ -22,7 +22,7 @@ from offline.jobs.steps import Job
 from offline.publish.connection import Store
 from offline.publish.erasure import Removed, erase_users, rewrite_append_only_file, rewrite_streams
 from offline.publish.requests import open_requests, write_request
-from offline.publish.tombstones import EVERYTHING_MS, ForgottenUsers, forbidden_until, synchronise, write_tombstones
+from offline.publish.tombstones import ForgottenUsers, synchronise, write_tombstones
 from offline.training.retraining import Retraining
 
 _SOURCE = "the source files are yours: remove the user there; the tombstone keeps their rows out until then"
@@ -46,10 +46,11 @@ def forget_users(run: Run, store: Store | None, at_once: Collection[str] = ()) -
         _write_lost(store, job, requests)
     forgotten = synchronise(store, job.config.workdir)
     log, removed = InteractionLog.empty(), Removed()
-    if (forgotten.has_pending or len(forgotten.salts) > 1) and InteractionLog.is_saved(job.log):
+    if (forgotten.has_pending or requests or len(forgotten.salts) > 1) and InteractionLog.is_saved(job.log):
         log = InteractionLog.load(job.log)
         forgotten = synchronise(store, job.config.workdir, log.user_ids)
-    if forgotten.has_pending:
+    # A request may come after its tombstone was carried out, which knew the user by no name then.
+    if forgotten.has_pending or requests:
         with run.step("forget") as watch:
             _set_state(store, requests, RequestState.RUNNING)
             until_ms = _pending(job, forgotten, log, requests)
@@ -96,7 +97,8 @@ def _pending(job: Job, forgotten: ForgottenUsers, log: InteractionLog, requests:
     for folder in rows.former_logs(job):
         names.update(InteractionLog.load(folder).user_ids)
     tombstones = {name: forgotten.pending(name) for name in sorted(names)}
-    return {name: forbidden_until(tombstone) for name, tombstone in tombstones.items() if tombstone is not None}
+    tombstones |= {each.user_id: forgotten.of(each.user_id) for each in requests if each.user_id is not None}
+    return {name: tombstone.until_ms for name, tombstone in tombstones.items() if tombstone is not None}
 
 
 def _carry_out(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 import redis
 
-from models.contract.events import Interaction
+from models.contract.events import Interaction, names_in
 from models.contract.exposures import Exposure
 from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
@@ -168,7 +168,7 @@ def _entries_of(store: Store, stream: str, until_ms: Mapping[str, int]) -> Itera
                 exposure = Exposure.from_stream(fields)
                 users, happened_ms = {exposure.user_id, exposure.unit}, exposure.time_ms
         except ValueError:
-            users, happened_ms = _names_in(fields.values(), until_ms), -1
+            users, happened_ms = _mentioned(fields.values(), until_ms), -1
         time_ms = min(happened_ms, int(entry.partition("-")[0]))  # clocks of callers run ahead
         for user in users & until_ms.keys():
             if time_ms <= until_ms[user]:
@@ -176,14 +176,11 @@ def _entries_of(store: Store, stream: str, until_ms: Mapping[str, int]) -> Itera
                 break
 
 
-def _names_in(values: Iterable[bytes], users: Collection[str]) -> set[str]:
-    documents = []
-    for value in values:
-        with suppress(ValueError):
-            document = json.loads(value)
-            documents += [document] if isinstance(document, dict) else []
-    if documents:
-        return {str(document.get(name, "")) for document in documents for name in ("user_id", "unit")}
+def _mentioned(values: Collection[bytes], users: Collection[str]) -> set[str]:
+    """Whom the values of an entry are about that nobody understands: those whom their JSON names, or, if they are none,
+    anybody whose id stands in them."""
+    if (names := names_in(values)) is not None:
+        return set(names)
     text = b" ".join(values)
     return {user for user in users if json.dumps(user, ensure_ascii=False).encode() in text}
 

@@ -21,9 +21,6 @@ from offline.publish.connection import Store, StoreError
 TOMBSTONES_FILE = "tombstones.json"
 """Inside a work folder."""
 
-EVERYTHING_MS = 2**53 - 1
-"""A time that no record is later than."""
-
 
 @dataclass(frozen=True, slots=True)
 class ForgottenUsers:
@@ -150,7 +147,7 @@ class Door:
         until_ms = self._until_ms.get(user_id)
         if until_ms is None:
             tombstone = self._forgotten.of(user_id)
-            until_ms = self._until_ms[user_id] = -1 if tombstone is None else forbidden_until(tombstone)
+            until_ms = self._until_ms[user_id] = -1 if tombstone is None else tombstone.until_ms
         self.refused += time_ms <= until_ms
         return time_ms <= until_ms
 
@@ -214,11 +211,6 @@ def _write(store: Store, by_digest: Mapping[str, Tombstone]) -> None:
         store.redis.hincrby(store.keys.tombstones, REVISION, 1)
 
 
-def forbidden_until(tombstone: Tombstone) -> int:
-    """Unix ms; nothing that is as old or older may be stored."""
-    return EVERYTHING_MS if tombstone.opted_out else tombstone.forgotten_ms
-
-
 def _order(tombstone: Tombstone) -> tuple[int, bool]:
     return tombstone.forgotten_ms, tombstone.opted_out
 
@@ -240,7 +232,7 @@ class TombstoneWatch:
     def until_ms(self, user_id: str) -> int:
         """The time until which nothing of a user who has a tombstone may be stored."""
         tombstone = self._forgotten.of(user_id)
-        return -1 if tombstone is None else forbidden_until(tombstone)
+        return -1 if tombstone is None else tombstone.until_ms
 
     def allowed(self, user_ids: Sequence[str], numbers: Iterable[int]) -> list[int]:
         """Those of the ``numbers``, of users in ``user_ids``, whose records may be published."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.contract.forgetting import Tombstone, Tombstones
+from models.contract.forgetting import EVERYTHING_MS, Tombstones
 from models.contract.items import ItemTable
 from models.contract.requests import JobRequest, RequestKind, RequestState
 from service.errors import RedisUnavailable, Unavailable
@@ -26,9 +26,6 @@ SWEEPS = 5
 
 DISK_MS = 2000
 """Longest time that Redis may wait for disks."""
-
-EVERYTHING_MS = 2**53 - 1
-"""A time that no record is later than."""
 
 REMAINING = (
     "the next job removes the user from the interaction log, archived exposures and interactions, texts, answers, "
@@ -65,7 +62,7 @@ class Erasure:
             # By then the other workers have read the tombstone, and what they wrote before is in Redis.
             await asyncio.sleep(1.5 * self.tombstones.poll_seconds)
             for _ in range(SWEEPS):
-                again = await self.sweep(user_id, _until(tombstone))
+                again = await self.sweep(user_id, tombstone.until_ms)
                 removed += again
                 if not again:
                     break
@@ -101,8 +98,8 @@ class Erasure:
             raise Unavailable("the user is deleted, but not on as many disks as must be: ask again")
 
     async def opt_in(self, user_id: str) -> None:
-        """Let a user who opted out be remembered again, from now on."""
-        await self.tombstones.refresh()
+        """Let a user who opted out be remembered again, from now on. RedisUnavailable."""
+        await self.tombstones.read()
         if self.tombstones.current.opted_out(user_id):
             await self.tombstones.write(user_id, time.time_ns() // 1_000_000, opted_out=False)
 
@@ -138,7 +135,7 @@ class Erasure:
             await self.tombstones.read()
         for user_id, tombstone in self.tombstones.current.among(set(user_ids)).items():
             if judged.of(user_id) != tombstone:
-                await self.sweep(user_id, _until(tombstone))
+                await self.sweep(user_id, tombstone.until_ms)
 
     async def receipt(self, request_id: str) -> tuple[JobRequest, dict[str, int]]:
         """A request, and what is found of its user now that should not be there, which is deleted again; numbers by
@@ -147,7 +144,7 @@ class Erasure:
         if request.kind is not RequestKind.FORGET or request.user_id is None:
             return request, {}
         tombstone = self.tombstones.current.of(request.user_id)
-        until_ms = request.asked_ms if tombstone is None else _until(tombstone)
+        until_ms = request.asked_ms if tombstone is None else tombstone.until_ms
         # Once the jobs have removed the user, profile and knowledge are of what came later.
         returned = await self.sweep(request.user_id, until_ms, timed=request.state is RequestState.DONE)
         return request, dict(returned)
@@ -164,8 +161,3 @@ class Erasure:
         stored = self.traces.document(await self.traces.find(user_id, EVERYTHING_MS), user_id, table)
         forgotten = None if tombstone is None else tombstone.model_dump(exclude={"v"})
         return {"user_id": user_id, "made_ms": time.time_ns() // 1_000_000, "tombstone": forgotten, "stored": stored}
-
-
-def _until(tombstone: Tombstone) -> int:
-    """The time until which nothing may be stored."""
-    return EVERYTHING_MS if tombstone.opted_out else tombstone.forgotten_ms

@@ -25,7 +25,9 @@ local until_ms, opted_out = tonumber(ARGV[3]), ARGV[4]
 local former = redis.call('HGET', KEYS[1], ARGV[1])
 if former then
   local tombstone = cjson.decode(former)
-  until_ms = math.max(until_ms, tombstone.forgotten_ms)
+  -- One that says something else has to be the later of the two, whatever the clocks.
+  local least_ms = tombstone.forgotten_ms + (opted_out == '' and 0 or 1)
+  until_ms = math.max(until_ms, least_ms)
   if opted_out == '' then opted_out = tostring(tombstone.opted_out or false) end
 end
 if opted_out == '' then opted_out = 'false' end

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,12 +21,13 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from models.contract.artifact import ReleaseManifest
-from models.contract.events import EVENT_BYTES, EventArray, Interaction, unpack_history
+from models.contract.events import EVENT_BYTES, EventArray, Interaction, names_in, unpack_history
 from models.contract.exposures import Exposure
 from models.contract.items import ItemTable
 from models.contract.keys import Keys
 from models.contract.knowledge import KnowledgeRecord, RecordError
 from models.contract.profile import UserProfile
+from service.errors import RedisUnavailable
 from service.ranking.deadline import Deadline
 from service.redis import RedisPort, replies_to
 from service.redis_connection import Command
@@ -66,7 +67,7 @@ return math.ceil(#history / size) - #later
 class Traces:
     """What was found of a user until a time.
 
-    values   what lies under each key: bytes, a list, or for a hash a list of names and values
+    values   what lies under each key: bytes, a list, or for a hash a list of names and values; None of another type
     entries  ids and contents of stream entries, by the key of the stream
     """
 
@@ -91,15 +92,20 @@ class UserTraces:
             self.keys.interactions: await self._entries(self.keys.interactions, user_id, _interaction, until_ms),
             self.keys.exposures: await self._entries(self.keys.exposures, user_id, _exposure, until_ms),
         }
-        values = {}
+        values: dict[str, Any] = {}
         history, others = self.keys.user_history(user_id), await self._keys_of(user_id)
         units = await self._own_units(user_id, entries[self.keys.exposures].values())
         arms = [self.keys.unit_arms(unit) for unit in (user_id, *units)]
         served, counts = self.keys.user_served(user_id), self.keys.user_event_counts(user_id)
         commands: list[Command] = [("GET", key) for key in (history, *others)]
         commands += [("LRANGE", served, 0, -1), *(("HGETALL", key) for key in (counts, *arms))]
-        for key, reply in zip((history, *others, served, counts, *arms), await self._ask(commands), strict=True):
-            if key == history and reply:
+        replies = await self.link.round_trip(commands, Deadline(TRIP_SECONDS))
+        for key, reply in zip((history, *others, served, counts, *arms), replies, strict=True):
+            if isinstance(reply, Exception):
+                if not str(reply).startswith("WRONGTYPE"):
+                    raise RedisUnavailable(f"{type(reply).__name__}: {reply}") from reply
+                values[key] = None  # it is there, and nobody can read it
+            elif key == history and reply:
                 if len(reply) % EVENT_BYTES or (unpack_history(user_id, reply)[0]["time_ms"] <= until_ms).any():
                     values[key] = reply
             elif reply and not (timed and _is_later(key, reply, user_id, until_ms)):
@@ -110,8 +116,9 @@ class UserTraces:
         """Delete what was found; numbers of what went, by the store that it was in."""
         history = self.keys.user_history(user_id)
         removed = Counter[str]()
-        values: list[tuple[str, Command]] = [("history", ("EVAL", ERASE, 1, history, until_ms))]
-        values += [(self._store_of(key), ("DEL", key)) for key in traces.values if key != history]
+        in_parts = traces.values.get(history, b"") is not None
+        values: list[tuple[str, Command]] = [("history", ("EVAL", ERASE, 1, history, until_ms))] if in_parts else []
+        values += [(self._store_of(key), ("DEL", key)) for key in traces.values if not in_parts or key != history]
         entries: list[tuple[str, Command]] = []
         for stream, of_stream in traces.entries.items():
             name, ids = stream.rpartition(":")[2], list(of_stream)
@@ -130,7 +137,9 @@ class UserTraces:
         }  # fmt: skip
         for key, value in traces.values.items():
             store = self._store_of(key)
-            if store == "history":
+            if value is None:
+                document["unreadable"] = [*document.get("unreadable", []), store]
+            elif store == "history":
                 document["history"] = _events(unpack_history(user_id, value)[0], table)
             elif store == "profile":
                 document["profile"] = _read(lambda blob: dict(UserProfile.unpack(blob, user_id).features), value)
@@ -239,19 +248,6 @@ def _is_data_of(entry: BaseModel, user_id: str) -> bool:
     return getattr(entry, "user_id", None) in (user_id, "")
 
 
-def _names_in(texts: Iterable[str]) -> frozenset[str] | None:
-    """User and unit in JSON of whatever version; None if none of the texts is a JSON object."""
-    documents = []
-    for text in texts:
-        with suppress(ValueError):
-            document = json.loads(text)
-            documents += [document] if isinstance(document, dict) else []
-    if not documents:
-        return None
-    named = {str(document.get(name, "")) for document in documents for name in ("user_id", "unit")}
-    return frozenset(named - {""})
-
-
 def _events(events: EventArray, table: ItemTable | None) -> list[dict[str, Any]]:
     """The events of a history, with the ids of their items where the catalogue knows them."""
     rows = np.zeros(len(events), np.int64) if table is None else table.rows_of_hashes(events["item"])
@@ -268,7 +264,7 @@ def _parsed(parse: Callable[[Mapping[bytes, bytes]], BaseModel], fields: Mapping
         return parse(fields)
     except ValueError:
         texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
-        return UnreadEntry(fields=texts, names=_names_in(texts.values()))
+        return UnreadEntry(fields=texts, names=names_in(fields.values()))
 
 
 def _interaction(fields: Mapping[bytes, bytes]) -> BaseModel:

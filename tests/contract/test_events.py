@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from models.contract.events import EVENT_BYTES, EVENT_DTYPE, Interaction, item_hash, owner_tag, unpack_history
+from models.contract.events import EVENT_BYTES, EVENT_DTYPE, Interaction, item_hash, names_in, owner_tag, unpack_history
 from models.contract.exposures import Exposure, history_digest
 from models.contract.knowledge import RecordError
 from models.contract.profile import UserProfile
@@ -192,3 +192,17 @@ _values = st.none() | st.text(st.characters(codec="utf-8"), max_size=10) | st.in
 def test_profiles_round_trip(owner: str, features: dict[str, str | int | float | None]) -> None:
     profile = UserProfile(owner=owner, features=features)
     assert UserProfile.unpack(profile.pack(), owner) == profile
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ((b"2", b'{"user_id": "u", "unit": "t"}'), {"u", "t"}),
+        ((b'{"user_id": "u", "unit": ""}',), {"u"}),
+        ((b'{"items": ["u"]}',), set()),
+        ((b"3", b"[1]"), None),
+        ((b"\xff", b'"u" and then damaged'), None),
+    ],
+)
+def test_an_entry_is_about_whom_its_json_names(values: tuple[bytes, ...], names: set[str] | None) -> None:
+    assert names_in(values) == names

@@ -19,7 +19,7 @@ import redis
 
 from models.contract.events import EVENT_BYTES, Interaction
 from models.contract.exposures import Exposure
-from models.contract.forgetting import REVISION, SALT, Tombstone, Tombstones, user_digest
+from models.contract.forgetting import EVERYTHING_MS, REVISION, SALT, Tombstone, Tombstones, user_digest
 from models.contract.keys import Keys
 from models.contract.profile import packed_profile
 from models.contract.requests import JobRequest, Report, ReportKind, RequestKind, RequestState
@@ -495,7 +495,7 @@ async def test_an_opt_out_survives_a_worker_that_does_not_know_of_it(
     assert other.tombstones.current.of(WHO) == Tombstone(forgotten_ms=late, opted_out=True)
     third = erasure_of(link, keys)
     await third.opt_in(WHO)
-    assert third.tombstones.current.of(WHO) == Tombstone(forgotten_ms=late)
+    assert third.tombstones.current.of(WHO) == Tombstone(forgotten_ms=late + 1)  # later, so that jobs believe it
 
 
 async def test_many_units_cost_one_reading(link: RedisLink, store: redis.Redis, keys: Keys) -> None:
@@ -514,5 +514,24 @@ async def test_many_units_cost_one_reading(link: RedisLink, store: redis.Redis, 
         return await whole(commands, deadline, may_be_stale)
 
     link.round_trip = counted  # type: ignore[method-assign]
-    assert await erasing.traces.find(WHO, erasure.EVERYTHING_MS)
+    assert await erasing.traces.find(WHO, EVERYTHING_MS)
     assert sum(command[0] == "XRANGE" for commands in trips for command in commands) == 3
+
+
+async def test_keys_of_another_type_are_deleted_too(service: Running, store: redis.Redis, keys: Keys) -> None:
+    for key in (keys.user_history(WHO), keys.user_profile(WHO)):
+        store.lpush(key, "damaged")
+    store.set(keys.unit_arms(WHO), "damaged")
+    stored = (await service.http.get(f"/v1/users/{WHO}/export")).json()["stored"]
+    assert sorted(stored["unreadable"]) == ["arms", "history", "profile"]
+    answer = await service.http.delete(f"/v1/users/{WHO}")
+    assert answer.json()["removed"] == {"history": 1, "profile": 1, "arms": 1}
+    assert not store.exists(keys.user_history(WHO), keys.user_profile(WHO), keys.unit_arms(WHO))
+
+
+async def test_opting_in_needs_redis(settings: Settings, publisher: Publisher) -> None:
+    """Otherwise it would be answered without an effect."""
+    publisher.publish()
+    async with running(settings) as service:
+        await service.app.state.service.erasure.traces.link.close()
+        assert (await service.http.put(f"/v1/users/{WHO}/opt-in")).status_code == 503

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from models.contract.forgetting import Tombstone
+from models.contract.forgetting import EVERYTHING_MS, Tombstone
 from models.contract.requests import (
     TEXTS_SECONDS,
     JobRequest,
@@ -48,7 +48,6 @@ from offline.publish.records import WriteCache
 from offline.publish.requests import write_request
 from offline.publish.rewriting import rewrite_histories
 from offline.publish.tombstones import (
-    EVERYTHING_MS,
     ForgottenUsers,
     TombstoneWatch,
     stored_tombstones,

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from models.contract.events import Interaction
+from models.contract.forgetting import EVERYTHING_MS
 from offline.publish import erasure
 from offline.publish.connection import Store
 from offline.publish.erasure import erase_users, rewrite_streams
-from offline.publish.tombstones import EVERYTHING_MS
 
 WHO, OTHER = "frida-kahlo", "diego"
 

@@ -231,11 +231,6 @@ class Access(ReloadingFile[Mapping[str, ApiKey]]):
             self._take(key, "requests", _Quota(key.per_second, 1, max(1.0, key.burst or key.per_second)), 1, words)
         return key
 
-    def holder(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
-        """Name and id of the key of a request; "" without one that is in force."""
-        key = self._key(header_of(headers, b"authorization") or b"")
-        return "" if key is None else str(key)
-
     def take_bytes(self, key: ApiKey | None, count: int) -> None:
         """RateLimited if the bodies of the key's requests have had too many bytes, with so many more."""
         if key is not None and key.bytes_per_minute is not None:

@@ -64,10 +64,6 @@ class Service:
     erasure: Erasure
     status: Callable[[], dict[str, Any]]
 
-    def asker(self, request: Request) -> str:
-        """Who asks, by name and id of the API key; "" where none is needed."""
-        return self.access.holder(request.scope["headers"])
-
     @property
     def limits_now(self) -> Limits:
         """The limits, with the ids that stand for nobody in the live release."""

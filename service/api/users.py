@@ -94,13 +94,13 @@ async def delete_user(service: Service, request: Request) -> Response:
     The answer is the receipt of a request to the next job, which removes the user from what the jobs store. A tombstone
     keeps what is older than now from coming back. `remaining` says what is left.
     """
-    receipt = await service.erasure.forget(_user_in(request), service.asker(request))
+    receipt = await service.erasure.forget(_user_in(request), _asker(request))
     return answers.json_response(_reply(receipt), status=202)
 
 
 async def opt_out(service: Service, request: Request) -> Response:
     """Delete a user as DELETE does, and store nothing of them from now on: they are ranked as somebody unknown."""
-    receipt = await service.erasure.forget(_user_in(request), service.asker(request), opt_out=True)
+    receipt = await service.erasure.forget(_user_in(request), _asker(request), opt_out=True)
     return answers.json_response(_reply(receipt), status=202)
 
 
@@ -127,7 +127,7 @@ async def ask(service: Service, request: Request) -> Response:
         demand = "names its user" if kind is RequestKind.CLOSE_PARTITION else "is about no user"
         raise InvalidRequest(f"a request of the kind {body.kind} {demand}", field="user_id")
     user_id = None if body.user_id is None else checked_id(body.user_id, "user_id")
-    asked = JobRequest.new(kind, user_id, service.asker(request))
+    asked = JobRequest.new(kind, user_id, _asker(request))
     await service.erasure.requests.ask(asked)
     return answers.json_response(_reply(asked), status=202)
 
@@ -198,6 +198,11 @@ def _with_redis(endpoint: Any) -> Any:
 
     call.__name__, call.__doc__ = endpoint.__name__, endpoint.__doc__
     return call
+
+
+def _asker(request: Request) -> str:
+    """Who asks, by name and id of the API key; "" where none is needed."""
+    return "" if request.state.key is None else str(request.state.key)
 
 
 def _user_in(request: Request) -> str:

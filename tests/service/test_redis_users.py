@@ -111,6 +111,7 @@ async def forgotten_and_asked(service: Running, admin: Any) -> None:
     assert stored["history"]
     receipt = (await service.http.delete("/v1/users/u1")).json()
     assert {"history", "interactions", "exposures", "arms", "served", "counts"} <= set(receipt["removed"])
+    assert receipt["asked_by"].startswith("shop (")
     assert not [key for key in admin.scan_iter() if b"{u:u1}" in key]
     assert (await service.http.get(f"/v1/requests/{receipt['id']}")).json()["returned"] == {}
     assert (await service.http.put("/v1/users/u2/opt-out")).status_code == 202

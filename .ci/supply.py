@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import sysconfig
 import tomllib
 import uuid
 from collections.abc import Iterator, Mapping
@@ -81,9 +82,11 @@ def canonical(name: str) -> str:
 
 
 def installed(rules: Rules) -> list[Package]:
-    """The distributions of this environment, by name."""
+    """The distributions of this environment, by name. Not those that a package carries inside itself: Ray puts its own
+    on the path when it is imported."""
     packages = {}
-    for distribution in distributions():
+    folders = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    for distribution in distributions(path=folders):
         name = canonical(distribution.metadata["Name"])
         requires = tuple(sorted(set(_requires(distribution))))
         packages[name] = Package(name, distribution.version, _licence(distribution, name, rules), requires)

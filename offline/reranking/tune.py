@@ -155,7 +155,7 @@ def adapted(labeller: Labeller, config: TuningConfig, adapter: Path | None = Non
         # peft 0.21 asks transformers 5 by a name that is going away
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         if adapter is not None:
-            return PeftModel.from_pretrained(model, adapter, is_trainable=True)
+            return PeftModel.from_pretrained(model, adapter, is_trainable=True, local_files_only=True)
         updates = LoraConfig(
             r=config.rank,
             lora_alpha=config.scale,

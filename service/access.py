@@ -17,11 +17,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.contract.leaving import is_loopback
 from models.contract.unknown_keys import problem_lines
 from service.errors import Forbidden, RateLimited, Unauthenticated
 from service.reloading import ReloadingFile
@@ -31,9 +33,10 @@ _KEY = re.compile(rb"(?i:bearer) +(lorank_([0-9a-f]{8})_[A-Za-z0-9_-]{43})")
 _NOBODYS = hashlib.sha256(b"").hexdigest()
 """Compared with the key of an unknown id, so that this takes as long as a known one."""
 
-NEW_USERS_PER_MINUTE, USER_EVENTS_PER_MINUTE = 1000, 30
-"""Quotas of a key that says nothing else. Invented users fill Redis at most so fast; and what a ranking reads of a user
-is some fifty events, which a few calls must not replace."""
+NEW_USERS_PER_MINUTE, USER_EVENTS_PER_MINUTE, EVENTS_PER_MINUTE = 1000, 30, 10_000
+"""Quotas of a key that says nothing else. Invented users fill Redis at most so fast; what a ranking reads of a user is
+some fifty events, which a few calls must not replace; and the stream to the jobs drops its oldest events when it is
+full, which a flood of new ones must not make it."""
 
 PUBLIC_PER_SECOND = 50.0
 """The rate of a public key that is made without one."""
@@ -64,6 +67,7 @@ class ApiKey(BaseModel):
     bytes_per_minute        of the bodies of requests; None: any
     new_users_per_minute    users who give feedback and of whom nothing was stored; None: ``NEW_USERS_PER_MINUTE``
     user_events_per_minute  of one user, that enter the history; None: ``USER_EVENTS_PER_MINUTE``
+    events_per_minute       of all users and types; None: ``EVENTS_PER_MINUTE``
     origins                 of the pages that a public key is for, "https://shop.example"
     """
 
@@ -80,6 +84,7 @@ class ApiKey(BaseModel):
     bytes_per_minute: Annotated[int, Field(ge=1)] | None = None
     new_users_per_minute: Annotated[int, Field(ge=1)] | None = None
     user_events_per_minute: Annotated[int, Field(ge=1)] | None = None
+    events_per_minute: Annotated[int, Field(ge=1)] | None = None
     origins: tuple[Annotated[str, Field(pattern=r"^https?://[a-z0-9.-]+(:\d{1,5})?$")], ...] = ()
 
     @model_validator(mode="after")
@@ -112,6 +117,11 @@ class ApiKey(BaseModel):
     def user_events(self) -> int:
         """Per minute."""
         return self.user_events_per_minute or USER_EVENTS_PER_MINUTE
+
+    @property
+    def events(self) -> int:
+        """Per minute."""
+        return self.events_per_minute or EVENTS_PER_MINUTE
 
     def __str__(self) -> str:
         return f"{self.name} ({self.id})"
@@ -182,14 +192,15 @@ class _Quota:
 
 class Access(ReloadingFile[Mapping[str, ApiKey]]):
     """The keys in force, by id. Without a file everybody may do everything: then the service listens on loopback alone,
-    or its operator has said that its network is private."""
+    or its operator has said that its network is private. Only pages in somebody's browser may not, which run there."""
 
     name, failure = "file of keys", SettingsError
 
-    def __init__(self, path: Path | None, poll_seconds: float, workers: int = 1) -> None:
-        """Of one of so many ``workers``, each of which allows its part of a key's requests. SettingsError if the file
-        cannot be read or is not valid."""
-        self._workers = workers
+    def __init__(self, path: Path | None, poll_seconds: float, workers: int = 1, *, is_private: bool = False) -> None:
+        """Of one of so many ``workers``, each of which allows its part of a key's requests. ``is_private``: the service
+        may be reached from other machines, by the operator's word. SettingsError if the file cannot be read or is not
+        valid."""
+        self._workers, self._is_private = workers, is_private
         self._buckets: dict[tuple[str, str], _Bucket] = {}
         if path is not None and not path.exists():
             raise SettingsError(
@@ -210,10 +221,11 @@ class Access(ReloadingFile[Mapping[str, ApiKey]]):
         return {"keys": names if self.is_required else None, "error": self.error or None}
 
     def check(self, headers: Iterable[tuple[bytes, bytes]], *scopes: Scope) -> ApiKey | None:
-        """The key of a request; None where none is required. Unauthenticated for a request without a key that is in
-        force, Forbidden for a key with none of the scopes and for a public one from another origin than its own,
-        RateLimited for one that has made too many requests."""
+        """The key of a request; None where none is required, and then Forbidden for a call by somebody else's page.
+        Unauthenticated for a request without a key that is in force, Forbidden for a key with none of the scopes and
+        for a public one from another origin than its own, RateLimited for one that has made too many requests."""
         if not self.is_required:
+            _refuse_pages(_text(header_of(headers, b"host")), header_of(headers, b"origin"), self._is_private)
             return None
         given = header_of(headers, b"authorization")
         if given is None:
@@ -237,10 +249,18 @@ class Access(ReloadingFile[Mapping[str, ApiKey]]):
             words = f"send {key.bytes_per_minute} bytes of bodies a minute"
             self._take(key, "bytes", _Quota.per_minute(key.bytes_per_minute), count, words)
 
-    def take_new_users(self, key: ApiKey, count: int) -> None:
-        """RateLimited if the key has brought too many new users, with so many more."""
-        words = f"bring {key.new_users} new users a minute (`keys add --new-users-per-minute`)"
-        self._take(key, "new users", _Quota.per_minute(key.new_users), count, words)
+    def take_feedback(self, key: ApiKey, events: int, new_users: int) -> None:
+        """RateLimited if the key has told too many events or brought too many new users, with so many more; then
+        neither are counted."""
+        words = f"tell {key.events} events a minute (`keys add --events-per-minute`)"
+        self._take(key, "events", _Quota.per_minute(key.events), events, words)
+        if new_users:
+            words = f"bring {key.new_users} new users a minute (`keys add --new-users-per-minute`)"
+            try:
+                self._take(key, "new users", _Quota.per_minute(key.new_users), new_users, words)
+            except RateLimited:
+                self._buckets[key.id, "events"].tokens += events
+                raise
 
     def shared_with(self, headers: Iterable[tuple[bytes, bytes]], *, beforehand: bool) -> str | None:
         """The origin of a request whose page may read the answer: one of those of the public key that came with it, or
@@ -273,6 +293,27 @@ class Access(ReloadingFile[Mapping[str, ApiKey]]):
         digest = hashlib.sha256(match[1]).hexdigest()
         is_right = hmac.compare_digest(digest, _NOBODYS if key is None else key.sha256)
         return key if key is not None and is_right and key.is_in_force else None
+
+
+def _refuse_pages(host: str, origin: bytes | None, is_private: bool) -> None:
+    """Forbidden for a call that a browser sends for a page of another origin than the service's own, which needs no
+    permission to send one; and for a page whose own name its owner let point to this machine (DNS rebinding)."""
+    if host and not is_private and not _is_here(host):
+        raise Forbidden(
+            "without API keys only calls to this machine under its own name are answered: Host must be localhost or a "
+            f"loopback address, unless there are keys ({PREFIX}KEYS) or a private network ({PREFIX}PRIVATE_NETWORK=1)",
+            field="Host",
+        )
+    if origin is not None and _text(origin).partition("://")[2] != host:
+        raise Forbidden(
+            f"without API keys no page of another origin may call: give it a public key ({PREFIX}KEYS)", field="Origin"
+        )
+
+
+@lru_cache(maxsize=64)
+def _is_here(host: str) -> bool:
+    """Whether a Host header names this machine, with a port or without."""
+    return is_loopback(re.sub(r":\d*$", "", host).strip("[]"))
 
 
 def header_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:

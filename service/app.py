@@ -59,7 +59,7 @@ def create_app(settings: Settings, others_serve: Callable[[], bool] = lambda: Fa
     ExperimentsError if an arm cannot take effect, SettingsError if the Redis URL or the keys cannot.
     """
     check_redis_url(settings)
-    access = Access(settings.keys, settings.release_poll_seconds, settings.workers)
+    access = Access(settings.keys, settings.release_poll_seconds, settings.workers, is_private=settings.private_network)
     tuned = _tuned(settings)
     experiments = ReloadingExperiments(settings.experiments, settings.release_poll_seconds, reranks=tuned is not None)
 

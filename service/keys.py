@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from models.contract.unknown_keys import problem_lines
 from service.access import (
+    EVENTS_PER_MINUTE,
     NEW_USERS_PER_MINUTE,
     PUBLIC_PER_SECOND,
     USER_EVENTS_PER_MINUTE,
@@ -30,6 +31,7 @@ _PER_MINUTE = {
     "bytes_per_minute": "bytes",
     "new_users_per_minute": "new users",
     "user_events_per_minute": "events of a user",
+    "events_per_minute": "events",
 }
 
 
@@ -71,6 +73,11 @@ def _parser() -> argparse.ArgumentParser:
         "--user-events-per-minute",
         type=int,
         help=f"of one user, that enter the history; unless given, {USER_EVENTS_PER_MINUTE}",
+    )
+    add.add_argument(
+        "--events-per-minute",
+        type=int,
+        help=f"of all users and types together; unless given, {EVENTS_PER_MINUTE}",
     )
     add.add_argument("--once", action="store_true", help="make none if somebody of this name has one")
     commands.add_parser("list", help="the keys, without their secrets")

@@ -1,5 +1,5 @@
 """Rules for feedback beyond its form, looked up in one round trip before anything is stored: how much a key may say of
-one user, how many users it may bring, and whether what an event answers was shown."""
+one user and of all, how many users it may bring, and whether what an event answers was shown."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ class FeedbackRules:
             _refuse_unnamed(interactions, places)
         limited = Counter(event.user_id for event in interactions if event.type in types and key is not None)
         trip = self._trip(interactions, limited, key)
-        if not trip:
+        if key is None and not trip:
             return
-        replies = dict(zip(trip, await self._replies([*trip.values()], deadline), strict=True))
+        replies = dict(zip(trip, await self._replies([*trip.values()], deadline), strict=True)) if trip else {}
         try:
             if self.served_seconds is not None:
                 _refuse_unserved(interactions, places, _lists_of(replies, self.served_seconds))
             if key is not None:
-                await self._refuse_too_many(key, limited, replies, deadline)
+                self._refuse_too_many(key, limited, replies, len(interactions))
         except ServiceError:
             taken = {user: count for user, count in limited.items() if replies["count", user] == 0}
             await self._give_back(key, taken, deadline)
@@ -95,8 +95,8 @@ class FeedbackRules:
                 trip["served", user] = ("LRANGE", self.keys.user_served(user), 0, -1)
         return trip
 
-    async def _refuse_too_many(
-        self, key: ApiKey, limited: Mapping[str, int], replies: Mapping[tuple[str, str], Any], deadline: Deadline
+    def _refuse_too_many(
+        self, key: ApiKey, limited: Mapping[str, int], replies: Mapping[tuple[str, str], Any], events: int
     ) -> None:
         waits = [replies["count", user] for user in limited]
         if max(waits, default=0) > 0:
@@ -109,12 +109,14 @@ class FeedbackRules:
                 seconds=MINUTE_SECONDS,
                 retry_after_ms=max(waits),
             )
+        if events > key.events:
+            words = f"{key.events} events a minute (`keys add --events-per-minute`)"
+            raise InvalidRequest(f"has more than the API key {key} may tell: {words}", field="events")
         new = sum(not replies["history", user] and not replies["profile", user] for user in limited)
-        if new:
-            if new > key.new_users:  # which waiting would not change
-                words = f"{key.new_users} new users a minute (`keys add --new-users-per-minute`)"
-                raise InvalidRequest(f"has more than the API key {key} may bring: {words}", field="events")
-            self.access.take_new_users(key, new)
+        if new > key.new_users:
+            words = f"{key.new_users} new users a minute (`keys add --new-users-per-minute`)"
+            raise InvalidRequest(f"has more than the API key {key} may bring: {words}", field="events")
+        self.access.take_feedback(key, events, new)
 
     async def _give_back(self, key: ApiKey | None, taken: Mapping[str, int], deadline: Deadline) -> None:
         """Take back what was counted, of what a request is refused for another reason."""

@@ -28,7 +28,7 @@ from tests.service.tiny import ITEMS, TinyItem
 
 PART = "Clients"
 
-HEAD = b"POST /v1/rank HTTP/1.1\r\nHost: lorank\r\n"
+HEAD = b"POST /v1/rank HTTP/1.1\r\nHost: localhost\r\n"
 MEBIBYTE = 2**20
 POURED_BYTES = 64 * MEBIBYTE
 

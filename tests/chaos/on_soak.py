@@ -127,7 +127,7 @@ class Strangers:
         """A request for 50 candidates that nobody waits for."""
         body = json.dumps({"user_id": "user-0", "candidates": [{"id": item.id} for item in MANY[:CANDIDATES]]}).encode()
         with socket.create_connection(("127.0.0.1", self.port), timeout=30) as client:
-            head = f"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            head = f"POST /v1/rank HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
             client.sendall((head + body)[: dice.choice((40, len(head) + 20, len(head) + len(body)))])
             time.sleep(dice.random() * 0.005)
 

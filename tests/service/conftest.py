@@ -155,7 +155,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     app = create_app(settings)
     async with app.router.lifespan_context(app):
         transport = httpx2.ASGITransport(app=app)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://lorank") as http:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
             yield Running(app, http)
 
 

@@ -271,6 +271,44 @@ async def test_every_route_with_every_scope(settings: Settings, publisher: Publi
         assert {route for route, (scopes, _) in ROUTES.items() if scopes} <= set(pages)
 
 
+async def test_without_keys_no_page_of_somebody_else_may_call_any_route(
+    settings: Settings, publisher: Publisher
+) -> None:
+    """A browser on the machine sends what any page asks it to, and a page's owner may let its name point here."""
+    publisher.publish()
+    publisher.redis.set(publisher.keys.request(ASKED.id), ASKED.model_dump_json())
+    publisher.redis.set(publisher.keys.report(REPORT.name), REPORT.pack())
+    own, port = "http://localhost", "http://127.0.0.1:8000"
+    refusals = {
+        ("localhost", "https://evil.example"): "Origin",
+        ("localhost", "null"): "Origin",
+        ("localhost:8000", own): "Origin",
+        ("evil.example", "http://evil.example"): "Host",
+        ("evil.example:8000", None): "Host",
+    }
+    welcome = [("localhost", None), ("localhost", own), ("127.0.0.1:8000", port), ("[::1]:8000", None)]
+    for is_private in (False, True):
+        async with running(settings.model_copy(update={"private_network": is_private})) as service:
+
+            async def answered(route: tuple[str, str], host: str, origin: str | None) -> httpx2.Response:
+                given = {"Host": host} | ({} if origin is None else {"Origin": origin})
+                target, body = route[1], ROUTES[route][1]
+                for parameter, value in PLACES.items():
+                    target = target.replace(parameter, value)
+                content = None if body is None else json.dumps(body)
+                return await service.http.request(route[0], target, content=content, headers=given)
+
+            for route in [route for route, (scopes, _) in ROUTES.items() if scopes]:
+                for (host, origin), field in refusals.items():
+                    answer = await answered(route, host, origin)
+                    if is_private and field == "Host":  # other names are the private network's own
+                        assert answer.is_success, (route, host, origin)
+                    else:
+                        assert (answer.status_code, answer.json()["error"]["field"]) == (403, field), (route, host)
+                for host, origin in welcome:
+                    assert (await answered(route, host, origin)).is_success, (route, host, origin)
+
+
 async def test_pages_of_a_public_key_may_ask_for_arms_and_for_nothing_else(
     settings: Settings, publisher: Publisher, tmp_path: Path
 ) -> None:
@@ -467,9 +505,10 @@ def test_the_command_makes_lists_and_revokes(file: Path, capsys: pytest.CaptureF
     status, _ = run("add", "web", "--public", "--origin", ORIGIN)
     (public,) = KeysFile.parse(file.read_bytes()).keys
     assert (status, public.scopes, public.origins, public.per_second) == (0, (Scope.ARMS,), (ORIGIN,), 50.0)
-    assert run("add", "loader", "--scope", "feedback", "--user-events-per-minute", "5000")[0] == 0
+    quotas = ("--user-events-per-minute", "5000", "--events-per-minute", "7")
+    assert run("add", "loader", "--scope", "feedback", *quotas)[0] == 0
     status, lines = run("list")
-    assert [ORIGIN in lines[1], "5000 events of a user/min" in lines[2]] == [True, True]
+    assert [ORIGIN in lines[1], "5000 events of a user/min, 7 events/min" in lines[2]] == [True, True]
     assert not [path for path in file.parent.iterdir() if path.name not in ("keys.json", "keys.json.lock")]
 
 

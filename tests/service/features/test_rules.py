@@ -100,6 +100,24 @@ async def test_the_poisoning_of_issue_22_is_refused(
         assert len(store.keys(f"{keys.prefix}:*nobody*:history")) == 1000
 
 
+async def test_events_of_all_users_and_types_are_counted(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys, tmp_path: Path
+) -> None:
+    """The stream to the jobs drops its oldest events when it is full: those that nothing else limits fill it, too."""
+    publisher.publish()
+    async with keyed(settings, tmp_path, events_per_minute=10, new_users_per_minute=2) as service:
+        assert (await answer_to(service, events("u", 11, type="glance"))).status_code == 422
+        assert (await answer_to(service, events("u", 6, type="glance"))).status_code == 200
+        refused = await answer_to(service, events("v", 3, type="glance") + events("w", 3))
+        assert (refused.status_code, refused.headers["RateLimit-Limit"]) == (429, "10;w=60")
+        assert store.xlen(keys.interactions) == 6
+        # What is refused for another reason is not counted.
+        assert (await answer_to(service, events("n1", 1) + events("n2", 1))).status_code == 200
+        assert (await answer_to(service, events("n3", 1) + events("n4", 1))).status_code == 429
+        assert (await answer_to(service, events("n1", 2, 9))).status_code == 200
+        assert store.xlen(keys.interactions) == 10
+
+
 async def test_a_key_for_loading_may_say_more(settings: Settings, publisher: Publisher, tmp_path: Path) -> None:
     publisher.publish()
     async with keyed(settings, tmp_path, user_events_per_minute=2000) as service:

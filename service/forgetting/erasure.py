@@ -121,9 +121,9 @@ class Erasure:
             (revision,) = await link.round_trip([look], deadline)
         try:
             await self.heed(revision, user_ids, judged)
-        except (RedisUnavailable, ValueError) as error:
+        except (RedisUnavailable, ValueError):
             # Whoever forgets a user looks for what was written once more, when this worker knows of it.
-            log.error("what was written may be of a user who was forgotten meanwhile: %s", error)
+            log.exception("what was written may be of a user who was forgotten meanwhile")
         return replies
 
     async def heed(self, reply: Any, user_ids: Iterable[str], judged: Tombstones) -> None:

@@ -38,12 +38,8 @@ def configure_logging(level: str, form: str) -> None:
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
-    sys.unraisablehook = lambda failure: log.error(
-        "an exception could not be raised", exc_info=(failure.exc_type, failure.exc_value, failure.exc_traceback)
-    )
-    threading.excepthook = lambda failure: log.error(
-        "a thread failed", exc_info=(failure.exc_type, failure.exc_value, failure.exc_traceback)
-    )
+    sys.unraisablehook = lambda failure: log.error("an exception could not be raised", exc_info=failure.exc_value)
+    threading.excepthook = lambda failure: log.error("a thread failed", exc_info=failure.exc_value)
 
 
 class TextLines(logging.Formatter):

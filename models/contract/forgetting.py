@@ -21,8 +21,8 @@ SALT, REVISION, CHANGES = "salt", "revision", "changes"
 """Fields of the hash that are no tombstones:
 
 salt      32 hexadecimal digits, random, chosen once
-revision  19 digits, random, others with every write, so that two hashes of one revision have the same tombstones also if
-          one of them is of a replica that missed some writes; a count in a hash that an earlier version wrote
+revision  19 digits, random, others with every write, so that two hashes of one revision have the same tombstones, also
+          if one of them is of a replica that missed some writes; a count in a hash that an earlier version wrote
 changes   `` REVISION:DIGEST`` of the last tombstones that were written, the newest last
 """
 
@@ -31,9 +31,9 @@ CHANGES_AT_MOST = 256
 
 NOTE = f"""
 local function note(revision, digests)
-  local changes = redis.call('HGET', KEYS[1], '{CHANGES}') or ''
+  local former, changes = redis.call('HGET', KEYS[1], '{REVISION}'), redis.call('HGET', KEYS[1], '{CHANGES}') or ''
   -- Something that notes no changes wrote meanwhile, unless the last of them has the revision that is there.
-  if string.match(string.sub(changes, -52), '^(%d+):') ~= redis.call('HGET', KEYS[1], '{REVISION}') then changes = '' end
+  if string.match(string.sub(changes, -52), '^(%d+):') ~= former then changes = '' end
   local entries = {{}}
   for at, digest in ipairs(digests) do entries[at] = ' ' .. revision .. ':' .. digest end
   changes = string.sub(changes .. table.concat(entries), -53 * {CHANGES_AT_MOST})
@@ -98,15 +98,16 @@ def user_digest(salt: str, user_id: str) -> str:
 
 
 class TombstoneTable(Mapping[str, Tombstone]):
-    """Tombstones by ``user_digest``, with the number of those who ``opted_out``. It never changes: a later one is made of
-    it and of ``entries``, and shares the parts in which nothing changed. Each tombstone is a number in it, since the
-    garbage collector would stop everything while it walks over millions of objects."""
+    """Tombstones by ``user_digest``, with the number of those who ``opted_out``. It never changes: a later one is of
+    its entries and of others, and shares the parts in which nothing changed. Each tombstone is a number in it, since
+    the garbage collector would stop everything while it walks over millions of objects."""
 
     __slots__ = ("_parts", "_size", "opted_out")
 
     def __init__(self, entries: Iterable[tuple[str, Tombstone]] = (), former: TombstoneTable | None = None) -> None:
         self._parts: dict[str, dict[str, int]] = {} if former is None else dict(former._parts)
-        self._size, self.opted_out = (0, 0) if former is None else (former._size, former.opted_out)
+        self._size: int = 0 if former is None else former._size
+        self.opted_out: int = 0 if former is None else former.opted_out
         own: set[str] = set()
         for digest, tombstone in entries:
             prefix = digest[:2]

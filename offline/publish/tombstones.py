@@ -243,7 +243,7 @@ def synchronise(store: Store | None, workdir: Path, user_ids: Collection[str] = 
 def _write(store: Store, by_digest: Mapping[str, Tombstone]) -> None:
     for chunk in chunks(by_digest.items()):
         cells = [cell for digest, tombstone in chunk for cell in (digest, tombstone.model_dump_json())]
-        store.redis.eval(WRITE, 1, store.keys.tombstones, new_revision(), *cells)  # type: ignore[no-untyped-call]
+        store.redis.eval(WRITE, 1, store.keys.tombstones, new_revision(), *cells)
 
 
 _NEVER = Tombstone(forgotten_ms=-1)

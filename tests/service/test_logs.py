@@ -143,7 +143,7 @@ def test_what_python_and_libraries_say_by_themselves_has_no_words_of_a_request(o
     for name in ("httpx2", "httpcore2.http11", "redis.asyncio.connection", "push_response", "concurrent.futures"):
         logger = logging.getLogger(name)
         logger.info('HTTP Request: %s %s "%s %d %s"', "POST", f"http://a/{PERSON}", "HTTP/1.1", 200, PERSON)
-        logger.debug(f"a command: {[PERSON]!r}, {Odd()!r}")  # noqa: G004 - as libraries do
+        logger.debug(f"a command: {[PERSON]!r}, {Odd()!r}")
         logger.warning("a command: %(command)s", {"command": PERSON})
         try:
             raise KeyError(PERSON)

@@ -79,6 +79,10 @@ def create_app(settings: Settings, others_serve: Callable[[], bool] = lambda: Fa
             connections.limits = fitting(connections.limits, settings.redis_connections + settings.rerank_slots)
             await stack.enter_async_context(connections.swept())
             yield
+            try:
+                await stack.aclose()
+            except Exception:  # whose words uvicorn would write
+                log.exception("not all could be closed")
 
     connections = Connections(_connection_limits(settings), Admission(settings.queue_seconds))
     app = FastPathApp(lifespan)

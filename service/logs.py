@@ -1,16 +1,27 @@
 """Lines of the log, as text or as JSON. A line about a request has its id, and none has what a request said of users
-and items: exceptions may quote it, so that of theirs only types and places are written."""
+and items: exceptions may quote it, so that of theirs only types and places are written, and so may libraries, which
+describe arguments, results and values: their lines end before the first of these."""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
+import sys
+import threading
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
 WORDED = ("service.releases", "service.scoring", "service.reranking.watch", "service.server")
 """Loggers whose exceptions are written with their words: these are about files, models and processes."""
+
+OWN = ("service", "models", "uvicorn")
+"""First parts of the names of loggers whose messages are written whole. uvicorn's are about processes and addresses."""
+
+_PLAIN = re.compile(r"""[^\n<>(){}\[\]'"`=%]*""")
+
+log = logging.getLogger(__name__)
 
 _REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -21,11 +32,14 @@ def note_request(request_id: str) -> None:
 
 
 def configure_logging(level: str, form: str) -> None:
-    """Log everything to stderr, one line each but for exceptions in text; warnings of libraries too."""
+    """Log everything to stderr, one line each but for exceptions in text; warnings of libraries too, and exceptions
+    that Python would print by itself, with their words: those of threads, and of what nobody waits for."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
+    sys.unraisablehook = lambda failure: log.error("an exception could not be raised", exc_info=failure.exc_value)
+    threading.excepthook = lambda failure: log.error("a thread failed", exc_info=failure.exc_value)
 
 
 class TextLines(logging.Formatter):
@@ -36,7 +50,7 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         request_id = _REQUEST_ID.get()
-        line = f"{self.formatTime(record)} {record.levelname} {record.name} {record.getMessage()}"
+        line = f"{self.formatTime(record)} {record.levelname} {record.name} {_message(record)}"
         if request_id:
             line += f" request_id={request_id}"
         fault = _fault(record)
@@ -52,13 +66,25 @@ class JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
         if request_id := _REQUEST_ID.get():
             line["request_id"] = request_id
         if fault := _fault(record):
             line["exception"] = fault
         return json.dumps(line, ensure_ascii=False)
+
+
+def _message(record: logging.LogRecord) -> str:
+    """The text of a record; of a library's what stands before the first thing that it describes, with numbers."""
+    if record.name.partition(".")[0] in OWN:
+        return record.getMessage()
+    if record.name == "py.warnings":  # "PLACE:LINE: CATEGORY: words"
+        return ":".join(record.getMessage().split(":", 3)[:3])
+    values = record.args if isinstance(record.args, tuple) else ()
+    numbers = tuple(value if isinstance(value, int | float) else "..." for value in values)
+    plain = _PLAIN.match(str(record.msg) % numbers if numbers else str(record.msg))
+    return "" if plain is None else plain[0].strip()
 
 
 def _fault(record: logging.LogRecord) -> str:

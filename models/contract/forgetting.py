@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,9 +17,48 @@ from pydantic import BaseModel, ValidationError
 
 from models.contract.schema import FrozenConfig
 
-SALT, REVISION = "salt", "revision"
-"""Fields of the hash that are no tombstones: 32 hexadecimal digits, random, made once; a number that grows with every
-tombstone that is written."""
+SALT, REVISION, CHANGES = "salt", "revision", "changes"
+"""Fields of the hash that are no tombstones:
+
+salt      32 hexadecimal digits, random, chosen once
+revision  19 digits, random, others with every write, so that two hashes of one revision have the same tombstones, also
+          if one of them is of a replica that missed some writes; a count in a hash that an earlier version wrote
+changes   `` REVISION:DIGEST`` of the last tombstones that were written, the newest last
+"""
+
+CHANGES_AT_MOST = 256
+"""Number of the last changes. Who has missed more reads all tombstones."""
+
+NOTE = f"""
+local function note(revision, digests)
+  local former, changes = redis.call('HGET', KEYS[1], '{REVISION}'), redis.call('HGET', KEYS[1], '{CHANGES}') or ''
+  -- Something that notes no changes wrote meanwhile, unless the last of them has the revision that is there.
+  if string.match(string.sub(changes, -52), '^(%d+):') ~= former then changes = '' end
+  local entries = {{}}
+  for at, digest in ipairs(digests) do entries[at] = ' ' .. revision .. ':' .. digest end
+  changes = string.sub(changes .. table.concat(entries), -53 * {CHANGES_AT_MOST})
+  redis.call('HSET', KEYS[1], '{CHANGES}', changes, '{REVISION}', revision)
+end
+"""
+"""Lua: the function by which every script that writes tombstones into KEYS[1] gives them a ``new_revision``."""
+
+READ_CHANGES = f"""
+local current, last, digests = redis.call('HGET', KEYS[1], '{REVISION}'), nil, nil
+for revision, digest in string.gmatch(redis.call('HGET', KEYS[1], '{CHANGES}') or '', '(%d+):(%x+)') do
+  last = revision
+  if revision == ARGV[1] then digests = {{}} elseif digests then digests[#digests + 1] = digest end
+end
+if not digests or last ~= current then return false end
+local cells = {{'{REVISION}', current}}
+for _, digest in ipairs(digests) do
+  local tombstone = redis.call('HGET', KEYS[1], digest)
+  if not tombstone then return false end
+  cells[#cells + 1] = digest
+  cells[#cells + 1] = tombstone
+end
+return cells
+"""
+"""Lua: fields of KEYS[1] that changed since the revision ARGV[1], and their values; nil if they cannot be told."""
 
 
 EVERYTHING_MS = 2**53 - 1
@@ -49,29 +88,78 @@ def new_salt() -> str:
     return secrets.token_hex(16)
 
 
+def new_revision() -> int:
+    return 10**18 + secrets.randbelow(8 * 10**18)
+
+
 def user_digest(salt: str, user_id: str) -> str:
     """32 hexadecimal digits by which a user's tombstone is found."""
     return hashlib.blake2b(user_id.encode(), key=bytes.fromhex(salt), digest_size=16).hexdigest()
 
 
+class TombstoneTable(Mapping[str, Tombstone]):
+    """Tombstones by ``user_digest``, with the number of those who ``opted_out``. It never changes: a later one is of
+    its entries and of others, and shares the parts in which nothing changed. Each tombstone is a number in it, since
+    the garbage collector would stop everything while it walks over millions of objects."""
+
+    __slots__ = ("_parts", "_size", "opted_out")
+
+    def __init__(self, entries: Iterable[tuple[str, Tombstone]] = (), former: TombstoneTable | None = None) -> None:
+        self._parts: dict[str, dict[str, int]] = {} if former is None else dict(former._parts)
+        self._size: int = 0 if former is None else former._size
+        self.opted_out: int = 0 if former is None else former.opted_out
+        own: set[str] = set()
+        for digest, tombstone in entries:
+            prefix = digest[:2]
+            if prefix not in own:
+                own.add(prefix)
+                self._parts[prefix] = dict(self._parts.get(prefix, ()))
+            part = self._parts[prefix]
+            number = part.get(digest)
+            self._size += number is None
+            self.opted_out += tombstone.opted_out - (0 if number is None else number & 1)
+            part[digest] = tombstone.forgotten_ms << 1 | tombstone.opted_out
+
+    def __getitem__(self, digest: str) -> Tombstone:
+        number = self._parts[digest[:2]][digest]
+        return Tombstone(forgotten_ms=number >> 1, opted_out=bool(number & 1))
+
+    def __iter__(self) -> Iterator[str]:
+        for part in self._parts.values():
+            yield from part
+
+    def __len__(self) -> int:
+        return self._size
+
+
 @dataclass(frozen=True, slots=True)
 class Tombstones:
-    """All tombstones, by ``user_digest``. Without a salt there are none, and there never were."""
+    """All tombstones. Without a salt there are none, and there never were."""
 
     salt: str = ""
     revision: int = 0
-    of_digests: Mapping[str, Tombstone] = field(default_factory=dict)
+    of_digests: TombstoneTable = field(default_factory=TombstoneTable)
 
     @classmethod
-    def parse(cls, fields: Mapping[bytes, bytes]) -> Tombstones:
-        """Of the fields of the hash. A tombstone that is damaged or of another version is ValueError: whom it is about
-        must not be taken for somebody who may be remembered."""
-        texts = {name.decode(): value.decode() for name, value in fields.items()}
-        salt, revision = texts.pop(SALT, ""), int(texts.pop(REVISION, "0"))
+    def parse(cls, fields: Iterable[tuple[bytes, bytes]], former: Tombstones | None = None) -> Tombstones:
+        """Of all fields of the hash with their values, or of those that changed since the ``former`` tombstones. One
+        that is damaged or of another version is ValueError: whom it is about must not be taken for somebody who may be
+        remembered."""
+        of_hash: dict[str, str] = {}
+
+        def entries() -> Iterator[tuple[str, Tombstone]]:
+            for name, value in fields:
+                if (text := name.decode()) in (SALT, REVISION, CHANGES):
+                    of_hash[text] = value.decode()
+                else:
+                    yield text, Tombstone.model_validate_json(value)
+
+        known = former or cls()
         try:
-            return cls(salt, revision, {name: Tombstone.model_validate_json(text) for name, text in texts.items()})
+            table = TombstoneTable(entries(), known.of_digests)
         except ValidationError as error:
             raise ValueError(f"a tombstone is not understood: {error.errors()[0]['msg']}") from error
+        return cls(of_hash.get(SALT, known.salt), int(of_hash.get(REVISION, known.revision)), table)
 
     def of(self, user_id: str) -> Tombstone | None:
         """The tombstone of a user, if there is one."""

@@ -12,14 +12,45 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from models.contract.forgetting import REVISION, SALT, Tombstone, Tombstones, new_salt, user_digest
+from models.contract.forgetting import (
+    NOTE,
+    REVISION,
+    SALT,
+    Tombstone,
+    Tombstones,
+    TombstoneTable,
+    new_revision,
+    new_salt,
+    user_digest,
+)
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.files import read_json, write_json
 from offline.data.log import is_placeholder
 from offline.publish.connection import Store, StoreError
+from offline.publish.records import chunks
 
 TOMBSTONES_FILE = "tombstones.json"
 """Inside a work folder."""
+
+WRITE = (
+    NOTE
+    + """
+local function order(tombstone)
+  local known = cjson.decode(tombstone)
+  return 2 * known.forgotten_ms + (known.opted_out and 1 or 0)
+end
+local digests = {}
+for at = 2, #ARGV, 2 do
+  local former = redis.call('HGET', KEYS[1], ARGV[at])
+  -- A service may have written a later one meanwhile.
+  if not former or order(former) < order(ARGV[at + 1]) then
+    redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1])
+    digests[#digests + 1] = ARGV[at]
+  end
+end
+if #digests > 0 then note(ARGV[1], digests) end
+"""
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +112,12 @@ class ForgottenUsers:
             return self
         former = next((tombstones for tombstones in self.salts if tombstones.salt == current.salt), Tombstones())
         others = tuple(tombstones for tombstones in self.salts if tombstones.salt != current.salt)
-        merged = dict(former.of_digests)
-        for digest, tombstone in current.of_digests.items():
-            merged[digest] = max(merged.get(digest, tombstone), tombstone, key=_order)
+        later = (
+            (digest, tombstone)
+            for digest, tombstone in former.of_digests.items()
+            if _order(tombstone) > _order(current.of_digests.get(digest, _NEVER))
+        )
+        merged = TombstoneTable(later, current.of_digests)
         return replace(self, salts=(Tombstones(current.salt, current.revision, merged), *others))
 
     def without(self, catalogue: Catalogue) -> Catalogue:
@@ -115,7 +149,9 @@ class ForgottenUsers:
         try:
             salts = tuple(
                 Tombstones(
-                    part["salt"], 0, {digest: Tombstone(**entry) for digest, entry in part["tombstones"].items()}
+                    part["salt"],
+                    0,
+                    TombstoneTable((digest, Tombstone(**entry)) for digest, entry in part["tombstones"].items()),
                 )
                 for part in document["salts"]
             )
@@ -156,7 +192,7 @@ def stored_tombstones(store: Store) -> Tombstones:
     """The tombstones in Redis. StoreError if one is not understood."""
     fields: Any = store.redis.hgetall(store.keys.tombstones)
     try:
-        return Tombstones.parse(fields)
+        return Tombstones.parse(fields.items())
     except ValueError as error:
         raise StoreError(f"{store.keys.tombstones}: {error}; a later version wrote it, or it is damaged") from error
 
@@ -168,7 +204,7 @@ def forgotten_users(store: Store | None, workdir: Path) -> ForgottenUsers:
 
 
 def write_tombstones(store: Store, tombstones: Mapping[str, Tombstone]) -> None:
-    """Write tombstones by user id in place of those there are, under the salt of this Redis, made if there is none."""
+    """Write tombstones by user id in place of earlier ones, under the salt of this Redis, chosen if there is none."""
     key = store.keys.tombstones
     store.redis.hsetnx(key, SALT, new_salt())
     salt: Any = store.redis.hget(key, SALT)
@@ -205,10 +241,12 @@ def synchronise(store: Store | None, workdir: Path, user_ids: Collection[str] = 
 
 
 def _write(store: Store, by_digest: Mapping[str, Tombstone]) -> None:
-    if by_digest:
-        documents: Any = {digest: tombstone.model_dump_json() for digest, tombstone in by_digest.items()}
-        store.redis.hset(store.keys.tombstones, mapping=documents)
-        store.redis.hincrby(store.keys.tombstones, REVISION, 1)
+    for chunk in chunks(by_digest.items()):
+        cells = [cell for digest, tombstone in chunk for cell in (digest, tombstone.model_dump_json())]
+        store.redis.eval(WRITE, 1, store.keys.tombstones, new_revision(), *cells)
+
+
+_NEVER = Tombstone(forgotten_ms=-1)
 
 
 def _order(tombstone: Tombstone) -> tuple[int, bool]:

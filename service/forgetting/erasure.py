@@ -121,9 +121,9 @@ class Erasure:
             (revision,) = await link.round_trip([look], deadline)
         try:
             await self.heed(revision, user_ids, judged)
-        except (RedisUnavailable, ValueError) as error:
+        except (RedisUnavailable, ValueError):
             # Whoever forgets a user looks for what was written once more, when this worker knows of it.
-            log.error("what was written may be of a user who was forgotten meanwhile: %s", error)
+            log.exception("what was written may be of a user who was forgotten meanwhile")
         return replies
 
     async def heed(self, reply: Any, user_ids: Iterable[str], judged: Tombstones) -> None:
@@ -151,9 +151,8 @@ class Erasure:
 
     def status(self) -> dict[str, Any]:
         """For ``/v1/status``."""
-        tombstones = self.tombstones.current.of_digests.values()
-        opted_out = sum(tombstone.opted_out for tombstone in tombstones)
-        return {"tombstones": len(tombstones), "opted_out": opted_out, "error": self.tombstones.error or None}
+        table = self.tombstones.current.of_digests
+        return {"tombstones": len(table), "opted_out": table.opted_out, "error": self.tombstones.error or None}
 
     async def export(self, user_id: str, table: ItemTable | None) -> dict[str, Any]:
         """All that Redis holds of a user, readable."""

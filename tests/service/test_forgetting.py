@@ -321,7 +321,7 @@ def test_tombstones_tell_digests_and_times_alone(store: redis.Redis) -> None:
     digest = user_digest("00" * 16, WHO)
     tombstone = Tombstone(forgotten_ms=5)
     fields = {SALT.encode(): b"00" * 16, REVISION.encode(): b"3", digest.encode(): tombstone.model_dump_json().encode()}
-    tombstones = Tombstones.parse(fields)
+    tombstones = Tombstones.parse(fields.items())
     assert tombstones.revision == 3
     assert tombstones.forbids(WHO, 5)
     assert not tombstones.forbids(WHO, 6)
@@ -329,7 +329,7 @@ def test_tombstones_tell_digests_and_times_alone(store: redis.Redis) -> None:
     assert tombstones.among([WHO, OTHER]) == {WHO: tombstone}
     assert user_digest("01" * 16, WHO) != digest
     with pytest.raises(ValueError, match="not understood"):
-        Tombstones.parse({b"x": b"{}"})
+        Tombstones.parse({b"x": b"{}"}.items())
 
 
 def test_a_report_that_is_too_large_is_refused() -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import http.client
+import io
 import json
 import logging
 import subprocess
 import sys
+import threading
 import time
+import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +23,10 @@ import pytest
 
 from models.contract.keys import Keys
 from service.access import ApiKey, KeysFile, Scope
-from service.logs import JsonLines, TextLines, note_request
+from service.app import create_app
+from service.exposures import ExposureLog
+from service.logs import JsonLines, TextLines, configure_logging, note_request
+from service.settings import Settings
 from tests.conftest import ROOT
 from tests.servers import Server, free_ports
 from tests.service.conftest import Running
@@ -72,6 +81,93 @@ async def test_a_request_that_fails_is_told_by_its_id_and_where(
 
 async def fail(*_: object) -> None:
     raise ValueError(f"{PERSON} is odd")
+
+
+@pytest.fixture(params=["text", "json"])
+def output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What a process that logs as the service does writes to stderr, at debug level."""
+    root, stderr = logging.getLogger(), io.StringIO()
+    former = root.level, root.handlers[:]
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setattr(root, "handlers", [])  # pytest's, which `force` would close
+    configure_logging("debug", request.param)
+    yield stderr
+    logging.captureWarnings(False)
+    root.setLevel(former[0])
+    root.handlers[:] = former[1]
+
+
+class Odd:
+    """Whose description, and whose call, quote a user."""
+
+    def __repr__(self) -> str:
+        return f"Odd {PERSON}"
+
+    def call(self, *_: object) -> None:
+        raise ValueError(PERSON)
+
+
+async def test_what_the_event_loop_says_by_itself_has_no_words_of_a_request(output: io.StringIO) -> None:
+    loop, odd = asyncio.get_running_loop(), Odd()
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0.0
+    task = asyncio.create_task(fail(), name=PERSON)
+    loop.call_soon(odd.call, PERSON.encode())
+    waiting = asyncio.create_task(asyncio.Event().wait(), name=PERSON)
+    await asyncio.sleep(0.01)
+    loop.call_exception_handler({"message": f"Exception in callback f({PERSON!r})", "transport": odd})
+    del task
+    gc.collect()
+    waiting.cancel()
+    loop.set_debug(False)
+    text = output.getvalue()
+    for words in ("Task exception was never retrieved", "Exception in callback Odd.call", "Executing ... took 0."):
+        assert words in text
+    assert "builtins.ValueError at " in text
+    assert "test_logs.py" in text
+    assert PERSON not in text, [line for line in text.splitlines() if PERSON in line]
+
+
+def test_what_python_and_libraries_say_by_themselves_has_no_words_of_a_request(output: io.StringIO) -> None:
+    thread = threading.Thread(target=Odd().call, name=PERSON)
+    thread.start()
+    thread.join()
+    gone = Odd()
+    reference = weakref.ref(gone, Odd().call)
+    del gone
+    assert reference() is None
+    warning = warnings.formatwarning(f"{PERSON} is odd", RuntimeWarning, __file__, 1)
+    logging.getLogger("py.warnings").warning("%s", warning)  # as `logging.captureWarnings` does
+    for name in ("httpx2", "httpcore2.http11", "redis.asyncio.connection", "push_response", "concurrent.futures"):
+        logger = logging.getLogger(name)
+        logger.info('HTTP Request: %s %s "%s %d %s"', "POST", f"http://a/{PERSON}", "HTTP/1.1", 200, PERSON)
+        logger.debug(f"a command: {[PERSON]!r}, {Odd()!r}")
+        logger.warning("a command: %(command)s", {"command": PERSON})
+        try:
+            raise KeyError(PERSON)
+        except KeyError:
+            logger.exception("a command of %r failed", PERSON)
+    text = output.getvalue()
+    for words in ("a thread failed", "an exception could not be raised", "RuntimeWarning", "HTTP Request: ... ...",
+                  "builtins.ValueError at ", "builtins.KeyError at "):  # fmt: skip
+        assert words in text
+    assert PERSON not in text, [line for line in text.splitlines() if PERSON in line]
+    logging.getLogger("uvicorn.error").info("Uvicorn running on %s://%s:%d", "http", "127.0.0.1", 8000)
+    assert "Uvicorn running on http://127.0.0.1:8000" in output.getvalue()
+
+
+async def test_an_end_that_fails_is_not_told_in_words(
+    settings: Settings, output: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvicorn would log them as they come."""
+    monkeypatch.setattr(ExposureLog, "__aexit__", fail)
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        pass
+    assert "not all could be closed" in output.getvalue()
+    assert PERSON not in output.getvalue()
 
 
 def body(request_id: str, **more: Any) -> dict[str, Any]:
@@ -166,7 +262,7 @@ def test_nothing_that_requests_say_is_in_the_log_nor_in_the_metrics(
         valkey.close()
     output = service.output.read_text()
     lines = [json.loads(line) for line in output.splitlines()]
-    for secret in (PERSON, THING, WORD, PASSWORD, text, text.split("_")[2], "Bearer"):
+    for secret in (PERSON, THING, WORD, PASSWORD, text, text.split("_", 2)[2], "Bearer"):
         assert secret not in output, [line for line in output.splitlines() if secret in line]
         assert secret not in metrics
     about_requests = [line for line in lines if line["logger"] == "service.api.routes"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.contract.forgetting import Tombstone, Tombstones, new_salt, user_digest
+from models.contract.forgetting import Tombstone, Tombstones, TombstoneTable, new_salt, user_digest
 from offline.data.catalogue import Catalogue, DataError
 from offline.publish.tombstones import TOMBSTONES_FILE, Door, ForgottenUsers
 
@@ -14,7 +14,7 @@ SALT = new_salt()
 
 
 def tombstones(salt: str, **of: Tombstone) -> Tombstones:
-    return Tombstones(salt, 1, {user_digest(salt, name): tombstone for name, tombstone in of.items()})
+    return Tombstones(salt, 1, TombstoneTable((user_digest(salt, name), entry) for name, entry in of.items()))
 
 
 def test_a_tombstone_is_pending_until_it_is_carried_out() -> None:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import msgspec
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.api.docs import POLICY
@@ -55,6 +56,17 @@ async def test_the_api_page_loads_nothing_from_elsewhere(service: Running) -> No
     assert not re.search(r"<script(?! src=)|\son\w+=|https?:", page.text)
     assert (await service.http.get("/redoc")).status_code == 404
     assert (await service.http.get("/docs/../../etc/passwd")).status_code == 404
+
+
+@pytest.mark.parametrize("host", ["x/../..?", "x/swagger-ui.js?", "x/%2e%2e#", "x/y/?", "[", "", "a b\\c"])
+async def test_no_host_and_no_path_chooses_a_file_of_the_api_page(service: Running, host: str) -> None:
+    """A request's URL is made of its Host and its path."""
+    for name in ("favicon.png", "swagger-ui.css", "swagger-ui-bundle.js", "start.js"):
+        usual = await service.http.get(f"/docs/{name}")
+        answer = await service.http.get(f"/docs/{name}", headers={"Host": host})
+        assert (answer.status_code, answer.content) == (200, usual.content)
+    for path in ("..%2f..%2fetc%2fpasswd", "swagger-ui.css/../x", "%2e%2e/app.py", "a%00b", "swagger-ui-bundle.js.map"):
+        assert (await service.http.get(f"/docs/{path}", headers={"Host": host})).status_code == 404
 
 
 async def test_the_answer_is_what_the_document_says(service: Running) -> None:

@@ -136,9 +136,8 @@ def row_records(job: Job, log: InteractionLog, user: str) -> Records:
         for each in (produced, produced.former):
             if each is not None:
                 records["knowledge versions"] += _versions(name, each, log, user)
-                records["knowledge texts"] += (
-                    [{"producer": name, "text": each.texts[user]}] if user in each.texts else []
-                )
+                if user in each.texts:
+                    records["knowledge texts"].append({"producer": name, "text": each.texts[user]})
     if user in log.user_ids and (job.models / _REPORT).is_file() and (job.models / _PREDICTIONS).is_file():
         records["predictions"] = _predictions(job, log, log.user_ids.index(user))
     return records

@@ -86,7 +86,7 @@ def user_records(store: Store, user: str, item_ids: Iterable[str]) -> dict[str, 
         name: [content for _, _, content in _entries_of(store, getattr(store.keys, name), everything)]
         for name in _STREAMS
     }
-    keys = [key.decode() for _, _, key in _keys_of(store, everything)]
+    keys = [key for _, _, key in _keys_of(store, everything)]
     keys += [store.keys.unit_arms(unit) for unit in own_units(store, everything)]
     values = {key: value for key in keys if (value := _value(store, key)) != []}
     streamed = (content.item_id for content in contents["interactions"] if isinstance(content, Interaction))
@@ -194,8 +194,8 @@ def _erase_entries(store: Store, until_ms: Mapping[str, int]) -> Removed:
 
 
 def _entries_of(store: Store, stream: str, until_ms: Mapping[str, int]) -> Iterator[tuple[str, str, BaseModel]]:
-    """(user, entry, content) of those of a stream that are of these users. One that nobody understands is of whom its JSON
-    names, or, if it is none, of anybody whose id stands in it."""
+    """(user, entry, content) of those of a stream that are of these users. One that nobody understands is of whom its
+    JSON names, or, if it is none, of anybody whose id stands in it."""
     for entry, fields in entries(store, stream, "0-0"):
         content = parsed_entry(stream.rpartition(":")[2], fields)
         if isinstance(content, Interaction):
@@ -220,7 +220,7 @@ def _mentioned(values: Collection[bytes], users: Collection[str]) -> set[str]:
     return {user for user in users if json.dumps(user, ensure_ascii=False).encode() in text}
 
 
-def _keys_of(store: Store, users: Collection[str]) -> Iterator[tuple[str, str, Any]]:
+def _keys_of(store: Store, users: Collection[str]) -> Iterator[tuple[str, str, str]]:
     """(user, what follows the hash tag, key) of the keys that are named after these users."""
     owners = {_escaped_tag(store, user): user for user in users}
     scanned = store.redis.scan_iter(match=f"{_prefix(store)}*", count=_SCANNED)

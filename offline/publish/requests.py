@@ -36,8 +36,7 @@ def write_request(store: Store, request: JobRequest) -> None:
 def remove_requests(store: Store, until_ms: Mapping[str, int]) -> None:
     """Remove the requests about users that were asked for until their times (unix ms), but for receipts."""
     for request in list(_requests(store)):
-        user = request.user_id
-        if request.kind is not RequestKind.FORGET and user in until_ms and request.asked_ms <= until_ms[user]:
+        if request.kind is not RequestKind.FORGET and request.asked_ms <= until_ms.get(request.user_id or "", -1):
             store.redis.delete(store.keys.request(request.id))
             store.redis.zrem(store.keys.requests, request.id)
 

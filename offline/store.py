@@ -35,7 +35,7 @@ def owner_mark(user_id: str) -> str:
     return hashlib.blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def in_words(array: Any) -> str:
+def shape_in_words(array: Any) -> str:
     """The shape and type of an array or a number, for people: "2 x 8 numbers (float16)"."""
     shape = " x ".join(str(length) for length in np.shape(array)) or "1"
     return f"{shape} numbers ({np.asarray(array).dtype})"

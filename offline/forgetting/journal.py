@@ -23,7 +23,7 @@ from offline.jobs.steps import Job
 from offline.publish.erasure import Removed
 from offline.publish.records import WRITE_CACHE_FOLDER
 from offline.publish.undo import JOURNAL_FILE, Journal
-from offline.store import in_words
+from offline.store import shape_in_words
 
 _OTHERS = frozenset(("exposures", "replay", "checkpoints"))
 """Folders that this job has not to itself, or that hold nothing of users."""
@@ -72,7 +72,7 @@ def _former(key: str, user: str, publication: int, old: bytes | None) -> dict[st
             return entry | {"before": {"damaged": old.hex()}}
         entry["before"] = {
             "written_at": record.written_at, "expires_at": record.expires_at, "codes": list(record.codes),
-            "vectors": in_words(record.vectors),
+            "vectors": shape_in_words(record.vectors),
         }  # fmt: skip
     return entry
 

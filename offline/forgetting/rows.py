@@ -26,7 +26,7 @@ from offline.jobs.events import Arrivals
 from offline.jobs.steps import Job
 from offline.knowledge.vectors import FORMER, Lineage, Produced, UserVectors
 from offline.publish.erasure import Removed
-from offline.store import in_words
+from offline.store import shape_in_words
 from offline.training.report import TrainingError, TrainingReport
 from offline.training.retraining import Retraining
 from offline.training.samples import split_samples
@@ -164,7 +164,7 @@ def _versions(producer: str, produced: Produced, log: InteractionLog, user: str)
     first, end = users.start[number : number + 2].tolist() if number < len(users.start) - 1 else (0, 0)
     return [
         {"producer": producer, "space": users.space.fingerprint, "since_row": int(users.since[at]),
-         "vector": in_words(users.vectors[at]), "codes": None if users.codes is None else users.codes[at].tolist()}
+         "vector": shape_in_words(users.vectors[at]), "codes": None if users.codes is None else users.codes[at].tolist()}
         for at in range(first, end)
     ]  # fmt: skip
 

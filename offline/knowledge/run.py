@@ -27,7 +27,7 @@ from offline.knowledge.marc.store import StateStore, shipped_source
 from offline.knowledge.shipped import read_shipped, write_shipped
 from offline.knowledge.vectors import ItemVectors, Knowledge, Lineage, Produced, UserVectors
 from offline.llm.arithmetic import Precision
-from offline.store import ArrayFile, ArrayFolder, addresses, in_words, owner_table
+from offline.store import ArrayFile, ArrayFolder, addresses, owner_table, shape_in_words
 
 if TYPE_CHECKING:  # it loads polars
     from offline.data.texts_import import ImportedTexts
@@ -216,7 +216,7 @@ def owned_records(folder: Path, mark: str) -> dict[str, list[Any]]:
     records: dict[str, list[Any]] = {name: [] for name in OWNED}
     for name, store in stores if keys else ():
         arrays = store.read()
-        records[name] += [{"address": key, "vector": in_words(arrays[key])} for key in keys if key in arrays]
+        records[name] += [{"address": key, "vector": shape_in_words(arrays[key])} for key in keys if key in arrays]
     return records | {"owner marks": [{"mark": mark, "addresses": keys}] if keys else []}
 
 

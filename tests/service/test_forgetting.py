@@ -211,18 +211,18 @@ async def test_what_a_job_told_is_in_the_export_until_the_user_is_forgotten(
     assert (asked.json()["kind"], asked.json()["user_id"], asked.json()["state"]) == ("export", WHO, "waiting")
     answer: Any = store.get(keys.request(asked.json()["id"]))
     assert JobRequest.model_validate_json(answer).kind is RequestKind.EXPORT
-    told = {user: UserExport(owner=user, made_ms=5, configuration="c", stored={"answers": [{"text": f"of {user}"}]})
+    exports = {user: UserExport(owner=user, made_ms=5, configuration="c", stored={"answers": [{"text": f"of {user}"}]})
             for user in (WHO, OTHER)}  # fmt: skip
-    for user, export in told.items():
+    for user, export in exports.items():
         store.set(keys.user_export(user), export.pack())
     document = (await service.http.get(f"/v1/users/{WHO}/export")).json()
-    assert UserExport.model_validate(document["work_folder"]) == told[WHO]
+    assert UserExport.model_validate(document["work_folder"]) == exports[WHO]
     assert "export" not in document["stored"]
 
     receipt = (await service.http.delete(f"/v1/users/{WHO}")).json()
     assert receipt["removed"]["export"] == 1
     assert not store.exists(keys.user_export(WHO))
-    assert store.get(keys.user_export(OTHER)) == told[OTHER].pack()
+    assert store.get(keys.user_export(OTHER)) == exports[OTHER].pack()
     assert (await service.http.get(f"/v1/users/{WHO}/export")).json()["work_folder"] is None
 
 

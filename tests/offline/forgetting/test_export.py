@@ -110,7 +110,14 @@ def test_the_export_has_what_forgetting_removes_and_nothing_of_others(populated:
     assert numbers(after) == {}
     assert after["work_folder"]["aggregates"] == []
     assert after["tombstone"]["opted_out"] is False
-    empty = {"history": [], "profile": None, "knowledge": {}, "arms": {}, "texts": None, "served_lists": 0}
+    empty: dict[str, Any] = {
+        "history": [],
+        "profile": None,
+        "knowledge": {},
+        "arms": {},
+        "texts": None,
+        "served_lists": 0,
+    }
     assert after["stored"] == {**empty, "interactions": [], "exposures": []}
     assert text.count(U) == 2  # user_id, and the owner of work_folder
 

@@ -162,9 +162,10 @@ def _versions(producer: str, produced: Produced, log: InteractionLog, user: str)
         return [{"producer": producer, "unreadable": "of another log: nobody can tell which vectors are whose"}]
     number = log.user_ids.index(user)
     first, end = users.start[number : number + 2].tolist() if number < len(users.start) - 1 else (0, 0)
+    codes = None if users.codes is None else users.codes.tolist()
     return [
         {"producer": producer, "space": users.space.fingerprint, "since_row": int(users.since[at]),
-         "vector": shape_in_words(users.vectors[at]), "codes": None if users.codes is None else users.codes[at].tolist()}
+         "vector": shape_in_words(users.vectors[at]), "codes": None if codes is None else codes[at]}
         for at in range(first, end)
     ]  # fmt: skip
 

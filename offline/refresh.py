@@ -27,6 +27,7 @@ from offline.data.log import InteractionLog
 from offline.data.rebuild import copy_beside
 from offline.data.rules import counted
 from offline.engine.engines import Engine, open_engine
+from offline.forgetting.export import answer_exports
 from offline.forgetting.run import forget_users
 from offline.jobs import refusals
 from offline.jobs.events import Arrivals, look_for_events, recent, recent_users
@@ -66,6 +67,7 @@ def all_stages(run: Run) -> Published:
     with open_store(run.job.data_dir, run.job.config.name) as store:
         forget_users(run, store)
         answer_requests(run.job, store)
+        answer_exports(run, store)
         source, catalogue = data(run)
         log = events(run, source, catalogue, store)
         refusals.check_log(run.job, source, catalogue, log)

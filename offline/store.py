@@ -35,6 +35,12 @@ def owner_mark(user_id: str) -> str:
     return hashlib.blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
+def shape_in_words(array: Any) -> str:
+    """The shape and type of an array or a number, for people: "2 x 8 numbers (float16)"."""
+    shape = " x ".join(str(length) for length in np.shape(array)) or "1"
+    return f"{shape} numbers ({np.asarray(array).dtype})"
+
+
 def adopt(arrays: StoredArrays, at: Sequence[str], former: Mapping[str, Any], former_at: Sequence[str]) -> None:
     """Give ``arrays`` at the addresses ``at`` what they lack and ``former`` has at the addresses of an earlier name."""
     for address, former_address in zip(at, former_at, strict=True):
@@ -120,6 +126,11 @@ class OwnerTable:
     def note(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Note (key, owner) pairs."""
         self._connection.executemany("INSERT OR IGNORE INTO owners VALUES (?, ?)", pairs)
+
+    def keys(self, owner: str) -> list[str]:
+        """The keys that an owner has, also beside others."""
+        query = "SELECT key FROM owners WHERE owner = ? ORDER BY key"
+        return [key for (key,) in self._connection.execute(query, (owner,)).fetchall()]
 
     def remove(self, owner: str) -> list[str]:
         """Forget an owner; the keys that nobody else owns."""

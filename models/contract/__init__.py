@@ -19,7 +19,8 @@ events        interactions: stream entries and the packed live history of a user
 exposures     what was shown to whom, as the service logs it
 experiments   the experiments file: layers, experiments and arms
 forgetting    tombstones: who was forgotten, and who is not to be remembered
-requests      requests to the next job, receipts among them; reports and texts that jobs publish
+requests      requests to the next job, receipts among them; reports, texts and exports that jobs publish
+traces        what Redis stores of a user, readable
 unknown_keys  what is wrong with a configuration file, and which key was meant in place of an unknown one
 profile       raw features of a user
 prompts       the prompt of the reranker, which events it tells, and values made harmless inside prompts

@@ -75,6 +75,10 @@ class Keys:
         """JSON texts about a user, see ``requests``."""
         return f"{self.prefix}:{{u:{_escaped(user_id)}}}:texts"
 
+    def user_export(self, user_id: str) -> str:
+        """JSON of what the jobs store of a user, see ``requests``."""
+        return f"{self.prefix}:{{u:{_escaped(user_id)}}}:export"
+
     def unit_arms(self, unit: str) -> str:
         """Hash of the arms that a unit keeps, by ``EXPERIMENT__VERSION``. A unit need not be a user."""
         return f"{self.prefix}:{{u:{_escaped(unit)}}}:arms"

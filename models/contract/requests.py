@@ -26,8 +26,15 @@ MOST_REQUESTS = 100_000
 REPORT_SECONDS, REPORT_BYTES, MOST_REPORTS = 90 * 86_400, 1_000_000, 1_000
 """Life and size of a report, and how many there are at most: the oldest go first."""
 
+EXPORT_SECONDS = 30 * 86_400
+"""Life of an export: a month to answer whoever asks for their data."""
+
 TEXTS_SECONDS = 37 * 86_400
 """Life of the texts of an owner, as long as that of knowledge."""
+
+
+Records = dict[str, list[Any]]
+"""What there is of a user, readable, by the name of the store: any JSON."""
 
 
 class RequestKind(StrEnum):
@@ -36,11 +43,13 @@ class RequestKind(StrEnum):
     forget           remove a user from all that the jobs store
     close_partition  close the open LIBER partition of a user, so that a language model tells of it
     dry_run          tell what a run would ask and cost, as a report
+    export           tell all that the jobs store of a user, for the export of the service
     """
 
     FORGET = "forget"
     CLOSE_PARTITION = "close_partition"
     DRY_RUN = "dry_run"
+    EXPORT = "export"
 
 
 class RequestState(StrEnum):
@@ -145,3 +154,39 @@ class OwnerTexts(BaseModel):
     owner: str
     made_ms: int
     texts: tuple[OwnerText, ...]
+
+
+class UserExport(BaseModel):
+    """All that the work folder of the jobs has of a user, as of ``made_ms`` (unix).
+
+    stored      records by store; vectors by their shapes
+    aggregates  what was made of everybody's interactions, with the user's among them, and holds no record of anybody
+    notes       what could not be told
+    left_out    numbers of the records, by store, for which a value in Redis has no room: the first of each
+    """
+
+    model_config = FrozenConfig
+
+    v: Literal[1] = 1
+    owner: Identifier
+    made_ms: int
+    configuration: str
+    stored: Mapping[str, list[Any]]
+    aggregates: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = {}
+
+    def pack(self) -> bytes:
+        """At most REPORT_BYTES: where there is more, as many of the last records of each store as there is room for.
+        ValueError if there is none for what is no record."""
+        most, export = max(map(len, self.stored.values()), default=0), self
+        while len(packed := export.model_dump_json().encode()) > REPORT_BYTES:
+            if not most:
+                raise ValueError(f"an export without records has {len(packed):,} bytes, of {REPORT_BYTES:,} at most")
+            most //= 2
+            stored = {name: records[max(0, len(records) - most) :] for name, records in self.stored.items()}
+            left_out = {name: len(self.stored[name]) - len(records) for name, records in stored.items()}
+            export = self.model_copy(
+                update={"stored": stored, "left_out": {name: count for name, count in left_out.items() if count}}
+            )
+        return packed

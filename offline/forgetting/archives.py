@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
+from models.contract.requests import Records
 from offline.data.files import write_parquet
+from offline.data.log import InteractionLog
 from offline.jobs.runs import LockedError, exclusive
 from offline.jobs.steps import Job
 from offline.publish.archive import USER_COLUMNS
@@ -18,6 +22,8 @@ from offline.publish.erasure import Removed
 from offline.publish.streams import trim_stream
 
 TABLES = ("exposures", "interactions")
+_OF_UNITS = ("unit", "time_ms", "layers", "experiments", "arms", "hows")
+"""Columns of an exposure that say something of its unit, whoever the user was."""
 _DAY_MS = 86_400_000
 _WAIT_SECONDS, _BETWEEN_SECONDS = 60.0, 0.1
 """Longest wait for a job that reads the streams, and time between two looks."""
@@ -39,7 +45,7 @@ def archived_users(job: Job) -> set[str]:
     return users
 
 
-def remove_from_archives(job: Job, until_ms: Mapping[str, int], removed: Removed) -> None:
+def remove_from_archives(job: Job, _: InteractionLog, until_ms: Mapping[str, int], removed: Removed) -> None:
     """Rewrite the parts that have rows of these users until their times (unix ms), as user or as unit. LockedError if a
     job goes on reading the streams."""
     for folder in archive_folders(job):
@@ -56,6 +62,29 @@ def remove_from_archives(job: Job, until_ms: Mapping[str, int], removed: Removed
                     users = frame.select(of_user.alias("user"))["user"]
                     removed.update((user, f"archived {table}") for user in users.drop_nulls().to_list())
                     _replace(path, frame, users.is_null())
+
+
+def archive_records(job: Job, _: InteractionLog, user: str) -> Records:
+    """Rows that have a user as user or as unit. Where somebody else came with the user as unit, the row is the other
+    one's but for the arms."""
+    records: Records = {f"archived {table}": [] for table in TABLES}
+    for folder in archive_folders(job):
+        place = str(folder.relative_to(job.config.workdir))
+        for table in TABLES:
+            for path in sorted((folder / table).glob("part-*.parquet")):
+                frame = pl.read_parquet(path)
+                names = [name for name in USER_COLUMNS if name in frame.columns]
+                rows = frame.filter(pl.any_horizontal(pl.col(name) == user for name in names))
+                for row in rows.iter_rows(named=True):
+                    others = row.get("user_id", user) != user
+                    shown = {name: row.get(name) for name in _OF_UNITS} if others else row
+                    record = {name: _plain(name, value) for name, value in shown.items() if value is not None}
+                    records[f"archived {table}"].append({"archive": place, **record})
+    return records
+
+
+def _plain(name: str, value: Any) -> Any:
+    return json.loads(value) if name in ("context", "item_features") else value
 
 
 def end_exposures(job: Job, store: Store | None) -> int:

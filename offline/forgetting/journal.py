@@ -6,19 +6,27 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Collection, Iterator, Mapping
+import shutil
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from models.contract.keys import owner_of
+from models.contract.knowledge import KnowledgeRecord, RecordError
+from models.contract.requests import Records
 from offline.data.dataset import BAD_ROWS
 from offline.data.files import write_bytes
+from offline.data.log import InteractionLog
 from offline.jobs.steps import Job
 from offline.publish.erasure import Removed
 from offline.publish.records import WRITE_CACHE_FOLDER
 from offline.publish.undo import JOURNAL_FILE, Journal
+from offline.store import shape_in_words
 
+_OTHERS = frozenset(("exposures", "replay", "checkpoints"))
+"""Folders that this job has not to itself, or that hold nothing of users."""
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 """Names of files that ``offline.data.files`` had begun to write."""
 
@@ -32,7 +40,7 @@ def journaled_users(job: Job) -> set[str]:
         return {user for key in journal.journaled_keys() if (user := owner_of(key, "u")) is not None}
 
 
-def remove_from_journal(job: Job, users: Collection[str], removed: Removed) -> None:
+def remove_from_journal(job: Job, _: InteractionLog, users: Collection[str], removed: Removed) -> None:
     """Remove the records of these users, also from the file's bytes."""
     path = job.config.workdir / JOURNAL_FILE
     if path.is_file():
@@ -42,34 +50,115 @@ def remove_from_journal(job: Job, users: Collection[str], removed: Removed) -> N
             removed.update((user, "undo journal") for _, user in keys)
 
 
-def remove_from_write_cache(job: Job, numbers: Mapping[str, int]) -> None:
+def journal_records(job: Job, _: InteractionLog, user: str) -> Records:
+    """Former knowledge of a user in the undo journal."""
+    path, records = job.config.workdir / JOURNAL_FILE, list[Any]()
+    if path.is_file():
+        with Journal(path) as journal:
+            for key in journal.journaled_keys():
+                if owner_of(key, "u") == user:
+                    records += [_former(key, user, *row) for row in journal.records(key)]
+    return {"undo journal": records}
+
+
+def _former(key: str, user: str, publication: int, old: bytes | None) -> dict[str, Any]:
+    """A record of the journal; its bytes, if it is damaged."""
+    space = key.rpartition(":")[2]
+    entry: dict[str, Any] = {"publication": publication, "space": space, "before": None}
+    if old is not None:
+        try:
+            record = KnowledgeRecord.unpack(old, user, space)
+        except RecordError:
+            return entry | {"before": {"damaged": old.hex()}}
+        entry["before"] = {
+            "written_at": record.written_at, "expires_at": record.expires_at, "codes": list(record.codes),
+            "vectors": shape_in_words(record.vectors),
+        }  # fmt: skip
+    return entry
+
+
+def remove_from_write_cache(job: Job, log: InteractionLog, users: Collection[str], _: Removed) -> None:
     """Let the write cache know nothing of these users, by their numbers in the log."""
-    at = np.array(sorted(numbers.values()), np.int64)
-    for path in (job.config.workdir / WRITE_CACHE_FOLDER).glob("user-*.npy"):
+    at = np.array([number for number, name in enumerate(log.user_ids) if name in users], np.int64)
+    for path in _digests_of_users(job):
         table = np.lib.format.open_memmap(path, mode="r+")
         table[at[at < len(table)]] = 0
         table.flush()
 
 
-def remove_from_bad_rows(job: Job, users: Collection[str], removed: Removed) -> None:
+def write_cache_records(job: Job, log: InteractionLog, user: str) -> Records:
+    """Digests of what was published of a user last."""
+    records = []
+    number = log.user_ids.index(user) if user in log.user_ids else None
+    for path in _digests_of_users(job) if number is not None else ():
+        table = np.load(path, mmap_mode="r", allow_pickle=False)
+        if number is not None and number < len(table) and (entry := table[number : number + 1].tobytes()).strip(b"\0"):
+            records.append({"file": path.name, "digest": entry.hex()})
+    return {"digests of publications": records}
+
+
+def _digests_of_users(job: Job) -> list[Path]:
+    return sorted((job.config.workdir / WRITE_CACHE_FOLDER).glob("user-*.npy"))
+
+
+def remove_from_bad_rows(job: Job, _: InteractionLog, users: Collection[str], removed: Removed) -> None:
     """Remove the lines that name one of these users."""
-    path = job.raw / BAD_ROWS
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = list(csv.reader(file))
+    lines = _bad_rows(job)
     left = [line for line in lines if not set(users).intersection(line)]
     if len(left) < len(lines):
         removed.update((user, "bad rows") for line in lines for user in set(users).intersection(line))
         text = io.StringIO(newline="")
         csv.writer(text).writerows(left)
-        write_bytes(path, text.getvalue().encode("utf-8"))
+        write_bytes(job.raw / BAD_ROWS, text.getvalue().encode("utf-8"))
 
 
-def remove_half_written(job: Job) -> None:
+def bad_row_records(job: Job, _: InteractionLog, user: str) -> Records:
+    """The lines that name a user."""
+    header, *lines = _bad_rows(job) or [[]]
+    return {"bad rows": [dict(zip(header, line, strict=False)) for line in lines if user in line]}
+
+
+def _bad_rows(job: Job) -> list[list[str]]:
+    """All lines, the header first; none without a file."""
+    path = job.raw / BAD_ROWS
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def remove_half_written(job: Job, *_: object) -> None:
     """Remove what killed runs left in the work folder, which this job has to itself."""
-    for path in _half_written(job.config.workdir, {"exposures", "replay", "checkpoints"}):
+    for path in _half_written(job.config.workdir, _OTHERS):
         path.unlink(missing_ok=True)
+
+
+def half_written_records(job: Job, *_: object) -> Records:
+    """Names and sizes of the same files, of which nobody can tell whose they are."""
+    paths = sorted(_half_written(job.config.workdir, _OTHERS))
+    return {"files of killed runs, of whomever": file_records(job, paths)}
+
+
+def remove_reranker_scores(job: Job, log: InteractionLog, users: Collection[str], _: Removed) -> None:
+    """Remove all log-odds of a reranker's prompts if one of these users has rows in the log: they lie by a hash of the
+    prompt, which quotes a history."""
+    if not set(users).isdisjoint(log.user_ids):
+        shutil.rmtree(_reranker_scores(job), ignore_errors=True)
+
+
+def reranker_score_records(job: Job, log: InteractionLog, user: str) -> Records:
+    """Names and sizes of the same files, of which nobody can tell which numbers are of whom."""
+    paths = sorted(path for path in _reranker_scores(job).rglob("*") if path.is_file()) if user in log.user_ids else []
+    return {"reranker scores, of whomever": file_records(job, paths)}
+
+
+def _reranker_scores(job: Job) -> Path:
+    return job.config.workdir / "reranker" / "scores"
+
+
+def file_records(job: Job, paths: Iterable[Path]) -> list[Any]:
+    """Names in the work folder, and sizes."""
+    return [{"file": str(path.relative_to(job.config.workdir)), "bytes": path.stat().st_size} for path in paths]
 
 
 def _half_written(folder: Path, others: Collection[str]) -> Iterator[Path]:

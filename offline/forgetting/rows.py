@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.contract.arrays import BoolArray
+from models.contract.requests import Records
 from offline.data.catalogue import DataError
 from offline.data.files import read_arrays, write_arrays, write_bytes, write_json
 from offline.data.log import COLUMNS, MANIFEST, InteractionLog, RowShift
@@ -25,6 +26,7 @@ from offline.jobs.events import Arrivals
 from offline.jobs.steps import Job
 from offline.knowledge.vectors import FORMER, Lineage, Produced, UserVectors
 from offline.publish.erasure import Removed
+from offline.store import shape_in_words
 from offline.training.report import TrainingError, TrainingReport
 from offline.training.retraining import Retraining
 from offline.training.samples import split_samples
@@ -100,7 +102,7 @@ def finish_removal(job: Job) -> None:
     shutil.rmtree(staging, ignore_errors=True)
 
 
-def remove_rows(job: Job, until_ms: Mapping[str, int], removed: Removed) -> None:
+def remove_rows(job: Job, _: InteractionLog, until_ms: Mapping[str, int], removed: Removed) -> None:
     """Remove these users until their times (unix ms) from all that is numbered by the log."""
     finish_removal(job)
     staging = job.config.workdir / STAGING
@@ -117,7 +119,72 @@ def remove_rows(job: Job, until_ms: Mapping[str, int], removed: Removed) -> None
         finish_removal(job)
 
 
-def remove_from_copies(job: Job, until_ms: Mapping[str, int], removed: Removed) -> None:
+def row_records(job: Job, log: InteractionLog, user: str) -> Records:
+    """What ``remove_rows`` removes, of one user."""
+    imported = _imported(job)
+    texts = () if imported is None else imported.users
+    records: Records = {
+        "interactions in the log": _interactions(log, user),
+        "closed partitions": [{"before_row": row} for number, row in log.closings if log.user_ids[number] == user],
+        "knowledge versions": [],
+        "knowledge texts": [],
+        "predictions": [],
+        "imported texts": [asdict(version) for version in texts if version.user == user],
+    }
+    for folder in produced_folders(job):
+        name, produced = folder.name, Produced.load(folder)
+        for each in (produced, produced.former):
+            if each is not None:
+                records["knowledge versions"] += _versions(name, each, log, user)
+                if user in each.texts:
+                    records["knowledge texts"].append({"producer": name, "text": each.texts[user]})
+    if user in log.user_ids and (job.models / _REPORT).is_file() and (job.models / _PREDICTIONS).is_file():
+        records["predictions"] = _predictions(job, log, log.user_ids.index(user))
+    return records
+
+
+def _interactions(log: InteractionLog, user: str) -> list[Any]:
+    """Rows of a user, also those that were drawn."""
+    if user not in log.user_ids:
+        return []
+    return [
+        {"item_id": log.item_ids[log.item[row]], "value": float(log.value[row]), "time_ms": int(log.time_ms[row]),
+         **({"drawn": True} if log.sampled[row] else {})}
+        for row in np.flatnonzero(log.user == log.user_ids.index(user)).tolist()
+    ]  # fmt: skip
+
+
+def _versions(producer: str, produced: Produced, log: InteractionLog, user: str) -> list[Any]:
+    users, lineage = produced.users, produced.lineage
+    if users is None or user not in log.user_ids:
+        return []
+    if lineage is None or not lineage.fits(log):
+        return [{"producer": producer, "unreadable": "of another log: nobody can tell which vectors are whose"}]
+    number = log.user_ids.index(user)
+    first, end = users.start[number : number + 2].tolist() if number < len(users.start) - 1 else (0, 0)
+    codes = None if users.codes is None else users.codes.tolist()
+    return [
+        {"producer": producer, "space": users.space.fingerprint, "since_row": int(users.since[at]),
+         "vector": shape_in_words(users.vectors[at]), "codes": None if codes is None else codes[at]}
+        for at in range(first, end)
+    ]  # fmt: skip
+
+
+def _predictions(job: Job, log: InteractionLog, number: int) -> list[Any]:
+    """Test predictions of the last training, if it was on this log."""
+    report, arrays = TrainingReport.load(job.models / _REPORT), read_arrays(job.models / _PREDICTIONS)
+    if report.log not in ("", log.digest(report.log_rows)):
+        return []
+    rows = arrays.pop("rows")
+    return [
+        {"item_id": log.item_ids[log.item[row]], "time_ms": int(log.time_ms[row])}
+        | {name: float(column[at]) for name, column in arrays.items()}
+        for at, row in enumerate(rows.tolist())
+        if log.user[row] == number
+    ]
+
+
+def remove_from_copies(job: Job, _: InteractionLog, until_ms: Mapping[str, int], removed: Removed) -> None:
     """Remove the same from the copies of former logs that a log which was loaded anew left beside it. One that cannot
     be read goes."""
     for folder in former_logs(job):
@@ -129,6 +196,18 @@ def remove_from_copies(job: Job, until_ms: Mapping[str, int], removed: Removed) 
         removed.update(removal.counts("former logs"))
         if removal.users:
             removal.log.save(folder)
+
+
+def copy_records(job: Job, _: InteractionLog, user: str) -> Records:
+    """What copies of former logs have of a user."""
+    records: list[Any] = []
+    for folder in former_logs(job):
+        try:
+            rows = _interactions(InteractionLog.load(folder), user)
+        except DataError as error:
+            rows = [{"unreadable": str(error)}]
+        records += [{"copy": folder.name, **row} for row in rows]
+    return {"former logs": records}
 
 
 def former_logs(job: Job) -> list[Path]:

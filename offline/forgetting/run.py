@@ -8,7 +8,6 @@ next.
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Collection, Mapping
 
@@ -21,7 +20,7 @@ from offline.jobs.runs import Run
 from offline.jobs.steps import Job
 from offline.publish.connection import Store
 from offline.publish.erasure import Removed, erase_users, rewrite_append_only_file, rewrite_streams
-from offline.publish.requests import open_requests, write_request
+from offline.publish.requests import open_requests, remove_requests, write_request
 from offline.publish.tombstones import ForgottenUsers, synchronise, write_tombstones
 from offline.training.retraining import Retraining
 
@@ -57,6 +56,7 @@ def forget_users(run: Run, store: Store | None, at_once: Collection[str] = ()) -
             in_redis = until_ms | {user: EVERYTHING_MS for user in at_once if user in until_ms}
             if store is not None:
                 removed.update(erase_users(store, in_redis))
+                remove_requests(store, until_ms)
             notes = _carry_out(job, store, until_ms, log, removed)
             forgotten.all_done().save(job.config.workdir)
             watch.done(f"{counted(len(until_ms), 'user')} removed, {removed_line(removed)}")
@@ -104,31 +104,13 @@ def _pending(job: Job, forgotten: ForgottenUsers, log: InteractionLog, requests:
 def _carry_out(
     job: Job, store: Store | None, until_ms: Mapping[str, int], log: InteractionLog, removed: Removed
 ) -> list[str]:
-    """Remove the users from every store; sentences about what could not be told. The log is last, because what is
-    found by its rows and numbers must go before."""
-    from offline.forgetting.archives import remove_from_archives
-    from offline.forgetting.contents import note_owners, remove_contents
-    from offline.forgetting.journal import (
-        remove_from_bad_rows,
-        remove_from_journal,
-        remove_from_write_cache,
-        remove_half_written,
-    )
+    """Remove the users from every store; sentences about what could not be told."""
+    from offline.forgetting.contents import note_owners
+    from offline.forgetting.stores import WORK_STORES
 
-    notes = []
-    remove_half_written(job)
-    numbers = rows.numbers_of(log, until_ms)
-    if numbers:
-        notes.append(note_owners(job))
-    remove_contents(job, until_ms, removed)
-    remove_from_journal(job, until_ms, removed)
-    remove_from_write_cache(job, numbers)
-    remove_from_bad_rows(job, until_ms, removed)
-    remove_from_archives(job, until_ms, removed)
-    if numbers:  # log-odds of prompts that quote histories, by a hash of the prompt
-        shutil.rmtree(job.config.workdir / "reranker" / "scores", ignore_errors=True)
-    rows.remove_from_copies(job, until_ms, removed)
-    rows.remove_rows(job, until_ms, removed)
+    notes = [note_owners(job)] if rows.numbers_of(log, until_ms) else []
+    for work_store in WORK_STORES:
+        work_store.remove(job, log, until_ms, removed)
     if store is not None:
         notes += [rewrite_streams(store), rewrite_append_only_file(store)]
     return [note for note in notes if note]

@@ -27,7 +27,7 @@ from offline.knowledge.marc.store import StateStore, shipped_source
 from offline.knowledge.shipped import read_shipped, write_shipped
 from offline.knowledge.vectors import ItemVectors, Knowledge, Lineage, Produced, UserVectors
 from offline.llm.arithmetic import Precision
-from offline.store import ArrayFile, ArrayFolder, addresses, owner_table
+from offline.store import ArrayFile, ArrayFolder, addresses, owner_table, shape_in_words
 
 if TYPE_CHECKING:  # it loads polars
     from offline.data.texts_import import ImportedTexts
@@ -36,6 +36,8 @@ ENCODED = "encoded.npz"
 """The file of encoded texts in the folder of knowledge."""
 OWNERS = "owners.sqlite3"
 """The file in that folder that says whose texts those are, and those of hidden states."""
+OWNED = ("encoded texts", "hidden states")
+"""Names of the stores whose rows have owners."""
 ORDER = ("text", "liber", "autograph", "marc")
 """All producers there are, in the order in which they run: LIBER's summaries are what the later ones read."""
 
@@ -195,13 +197,34 @@ def remove_owned(folder: Path, marks: Iterable[str]) -> Counter[tuple[str, str]]
     removed = Counter[tuple[str, str]]()
     if not (folder / OWNERS).is_file():
         return removed
-    states = [ArrayFolder(path) for path in sorted((folder / "marc" / "states").glob("*/*")) if path.is_dir()]
+    stores = _owned_stores(folder)
     with owner_table(folder / OWNERS) as owners:
         for mark in marks:
             at = frozenset(owners.remove(mark))
-            removed[mark, "encoded texts"] += ArrayFile(folder / ENCODED).remove(at)
-            removed[mark, "hidden states"] += sum(store.remove(at) for store in states)
+            for name, store in stores:
+                removed[mark, name] += store.remove(at)
     return +removed
+
+
+def owned_records(folder: Path, mark: str) -> dict[str, list[Any]]:
+    """Encoded texts and hidden states in a folder of knowledge that the user with this mark owns, also beside others,
+    by their addresses; and the mark itself."""
+    stores, keys = _owned_stores(folder), list[str]()
+    if (folder / OWNERS).is_file():
+        with owner_table(folder / OWNERS) as owners:
+            keys = owners.keys(mark)
+    records: dict[str, list[Any]] = {name: [] for name in OWNED}
+    for name, store in stores if keys else ():
+        arrays = store.read()
+        records[name] += [{"address": key, "vector": shape_in_words(arrays[key])} for key in keys if key in arrays]
+    return records | {"owner marks": [{"mark": mark, "addresses": keys}] if keys else []}
+
+
+def _owned_stores(folder: Path) -> list[tuple[str, ArrayFile | ArrayFolder]]:
+    """The stores in a folder of knowledge whose rows have owners, by the names of ``OWNED``."""
+    encoded, states = OWNED
+    folders = [path for path in sorted((folder / "marc" / "states").glob("*/*")) if path.is_dir()]
+    return [(encoded, ArrayFile(folder / ENCODED)), *((states, ArrayFolder(path)) for path in folders)]
 
 
 def export_vectors(config: KnowledgeConfig, folder: Path, checkpoints: Path, path: Path) -> int:

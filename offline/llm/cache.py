@@ -163,6 +163,18 @@ class ResponseCache:
             self._connection.executemany("INSERT OR IGNORE INTO removed VALUES (?)", keys)
         return count
 
+    def owned(self, owner: str) -> list[dict[str, Any]]:
+        """What is stored of prompts about a user, also beside others, by their keys: the answer, None without one, and
+        the number of runs in which it was refused."""
+        query = (
+            "SELECT owners.key, text, prompt_tokens, completion_tokens, created_at, "
+            "(SELECT count(*) FROM refusals WHERE refusals.key = owners.key) "
+            "FROM owners LEFT JOIN answers ON answers.key = owners.key WHERE owner = ? ORDER BY owners.key"
+        )
+        names = ("key", "text", "prompt_tokens", "completion_tokens", "created_at", "refusals")
+        with self._database():
+            return [dict(zip(names, row, strict=True)) for row in self._connection.execute(query, (owner,)).fetchall()]
+
     def compact(self) -> None:
         """Write the file anew, without the bytes of what was removed."""
         with self._database():

@@ -1,18 +1,22 @@
-"""All that Redis holds of users who are forgotten, found by their names in one SCAN and in the streams, and deleted."""
+"""All that Redis holds of users, found by their names in one SCAN and in the streams: deleted of those who are
+forgotten, or exported."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 import redis
+from pydantic import BaseModel
 
-from models.contract.events import Interaction, names_in
+from models.contract.events import Interaction, item_hash, names_in
 from models.contract.exposures import Exposure
+from models.contract.forgetting import EVERYTHING_MS
+from models.contract.traces import parsed_entry, readable
 from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
 from offline.publish.features import erase_events
@@ -21,6 +25,8 @@ from offline.publish.streams import entries
 
 Removed = Counter[tuple[str, str]]
 """Numbers of records that were removed, by user id and by the store that they were in."""
+
+_STREAMS = ("interactions", "exposures")
 
 _REWRITE_SECONDS = 60.0
 """Longest wait for the append-only file."""
@@ -61,12 +67,8 @@ def erase_users(store: Store, until_ms: Mapping[str, int]) -> Removed:
     if not until_ms:
         return removed
     forget(store)
-    owners = {_escaped_tag(store, user): user for user in until_ms}
-    pattern = f"{_prefix(store)}*"
     with Bulk(store.redis) as bulk:
-        scanned = store.redis.scan_iter(match=pattern, count=_SCANNED)
-        of_users = ((owners[tag], tail, key) for tag, tail, key in map(_parted, scanned) if tag in owners)
-        for chunk in chunks(of_users):
+        for chunk in chunks(_keys_of(store, until_ms)):
             others = [(user, tail, key) for user, tail, key in chunk if tail != "history"]
             bulk.delete([key for _, _, key in others])
             removed.update((user, "knowledge" if tail.startswith("k:") else tail) for user, tail, _ in others)
@@ -74,6 +76,41 @@ def erase_users(store: Store, until_ms: Mapping[str, int]) -> Removed:
                 if tail == "history" and (count := erase_events(bulk, {key: until_ms[user]})):
                     removed[user, "history"] += count
     return removed
+
+
+def user_records(store: Store, user: str, item_ids: Iterable[str]) -> dict[str, Any]:
+    """All that Redis holds of a user, readable (``traces``); what ``erase_users`` deletes. Items of the history are
+    named that are among ``item_ids``, or in the stream of interactions."""
+    everything = {user: EVERYTHING_MS}
+    contents: dict[str, list[BaseModel]] = {
+        name: [content for _, _, content in _entries_of(store, getattr(store.keys, name), everything)]
+        for name in _STREAMS
+    }
+    keys = [key for _, _, key in _keys_of(store, everything)]
+    keys += [store.keys.unit_arms(unit) for unit in own_units(store, everything)]
+    values = {key: value for key in keys if (value := _value(store, key)) != []}
+    streamed = (content.item_id for content in contents["interactions"] if isinstance(content, Interaction))
+    names = {item_hash(item): item for item in (*item_ids, *streamed)}
+    return readable(user, values, contents, lambda hashes: [names.get(each) for each in hashes.tolist()])
+
+
+def _value(store: Store, key: str) -> Any:
+    """What lies under a key: bytes, a list, or for a hash a list of names and values; None of another type."""
+    kind: Any = store.redis.type(key)
+    value: Any
+    match kind:
+        case b"string":
+            value = store.redis.get(key)
+        case b"list":
+            value = store.redis.lrange(key, 0, -1)
+        case b"hash":
+            value = store.redis.hgetall(key)
+            value = [cell for pair in value.items() for cell in pair]
+        case b"none":  # it has ended meanwhile
+            value = []
+        case _:
+            value = None
+    return value
 
 
 def rewrite_append_only_file(store: Store) -> str:
@@ -148,31 +185,29 @@ def _erase_entries(store: Store, until_ms: Mapping[str, int]) -> Removed:
         deleted: Any = store.redis.delete(store.keys.unit_arms(unit))
         if deleted:
             removed[user, "arms"] += deleted
-    for name in ("interactions", "exposures"):
+    for name in _STREAMS:
         stream = getattr(store.keys, name)
         for chunk in chunks(_entries_of(store, stream, until_ms)):
-            store.redis.xdel(stream, *(entry for _, entry in chunk))
-            removed.update((user, name) for user, _ in chunk)
+            store.redis.xdel(stream, *(entry for _, entry, _ in chunk))
+            removed.update((user, name) for user, _, _ in chunk)
     return removed
 
 
-def _entries_of(store: Store, stream: str, until_ms: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    """(user, entry) of those of a stream that are of these users. One that nobody understands is of whom its JSON
-    names, or, if it is none, of anybody whose id stands in it."""
+def _entries_of(store: Store, stream: str, until_ms: Mapping[str, int]) -> Iterator[tuple[str, str, BaseModel]]:
+    """(user, entry, content) of those of a stream that are of these users. One that nobody understands is of whom its
+    JSON names, or, if it is none, of anybody whose id stands in it."""
     for entry, fields in entries(store, stream, "0-0"):
-        try:
-            if stream == store.keys.interactions:
-                event = Interaction.from_stream(fields)
-                users, happened_ms = {event.user_id}, event.time_ms
-            else:
-                exposure = Exposure.from_stream(fields)
-                users, happened_ms = {exposure.user_id, exposure.unit}, exposure.time_ms
-        except ValueError:
+        content = parsed_entry(stream.rpartition(":")[2], fields)
+        if isinstance(content, Interaction):
+            users, happened_ms = {content.user_id}, content.time_ms
+        elif isinstance(content, Exposure):
+            users, happened_ms = {content.user_id, content.unit}, content.time_ms
+        else:
             users, happened_ms = _mentioned(fields.values(), until_ms), -1
         time_ms = min(happened_ms, int(entry.partition("-")[0]))  # clocks of callers run ahead
         for user in users & until_ms.keys():
             if time_ms <= until_ms[user]:
-                yield user, entry
+                yield user, entry, content
                 break
 
 
@@ -183,6 +218,13 @@ def _mentioned(values: Collection[bytes], users: Collection[str]) -> set[str]:
         return set(names)
     text = b" ".join(values)
     return {user for user in users if json.dumps(user, ensure_ascii=False).encode() in text}
+
+
+def _keys_of(store: Store, users: Collection[str]) -> Iterator[tuple[str, str, str]]:
+    """(user, what follows the hash tag, key) of the keys that are named after these users."""
+    owners = {_escaped_tag(store, user): user for user in users}
+    scanned = store.redis.scan_iter(match=f"{_prefix(store)}*", count=_SCANNED)
+    return ((owners[tag], tail, key) for tag, tail, key in map(_parted, scanned) if tag in owners)
 
 
 def _prefix(store: Store) -> str:

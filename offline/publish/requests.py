@@ -8,7 +8,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from models.contract.requests import MOST_REPORTS, REPORT_SECONDS, JobRequest, Report, ReportKind
+from models.contract.requests import (
+    EXPORT_SECONDS,
+    MOST_REPORTS,
+    REPORT_SECONDS,
+    JobRequest,
+    Report,
+    ReportKind,
+    RequestKind,
+    UserExport,
+)
 from offline.publish.connection import Store
 
 
@@ -22,6 +31,19 @@ def write_request(store: Store, request: JobRequest) -> None:
     document: Any = request.model_dump_json()
     store.redis.set(store.keys.request(request.id), document, exat=request.ends_at)
     store.redis.zadd(store.keys.requests, {request.id: request.asked_ms})
+
+
+def remove_requests(store: Store, until_ms: Mapping[str, int]) -> None:
+    """Remove the requests about users that were asked for until their times (unix ms), but for receipts."""
+    for request in list(_requests(store)):
+        if request.kind is not RequestKind.FORGET and request.asked_ms <= until_ms.get(request.user_id or "", -1):
+            store.redis.delete(store.keys.request(request.id))
+            store.redis.zrem(store.keys.requests, request.id)
+
+
+def publish_export(store: Store, export: UserExport) -> None:
+    """Publish what the work folder has of a user, in place of what there is."""
+    store.redis.set(store.keys.user_export(export.owner), export.pack(), ex=EXPORT_SECONDS)
 
 
 def publish_report(store: Store, kind: ReportKind, name: str, body: Mapping[str, Any]) -> str:

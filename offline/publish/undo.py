@@ -146,6 +146,12 @@ class Journal:
         with self._reported():
             return [key for (key,) in self._connection.execute("SELECT DISTINCT key FROM records").fetchall()]
 
+    def records(self, key: str) -> list[tuple[int, bytes | None]]:
+        """(publication, bytes before it) of all records under a key."""
+        query = "SELECT publication, old FROM records WHERE key = ? ORDER BY publication"
+        with self._reported():
+            return self._connection.execute(query, (key,)).fetchall()
+
     def remove(self, keys: Sequence[str]) -> None:
         """Remove all records under these keys, and their bytes from the file."""
         with self.transaction() as connection:

@@ -77,10 +77,19 @@ class OptOutReply(Struct):
 
 
 class ExportReply(Struct):
+    """What is stored of a user, readable.
+
+    stored       in Redis, now
+    work_folder  in the work folder of the jobs, when a job last told; null if none did, or 30 days ago
+    elsewhere    what is not in here, and where to look for it
+    """
+
     user_id: str
     made_ms: int
     tombstone: dict[str, Any] | None
     stored: dict[str, Any]
+    work_folder: dict[str, Any] | None
+    elsewhere: list[str]
 
 
 REPLIES = (RequestReply, RequestsReply, ReportReply, ReportsReply, OptOutReply, ExportReply, RequestBody)
@@ -112,11 +121,17 @@ async def opt_in(service: Service, request: Request) -> Response:
 
 
 async def export(service: Service, request: Request) -> Response:
-    """Everything that Redis holds of a user, readable. What lies in the work folder of the jobs
-    is not in it."""
+    """Everything that Redis holds of a user, readable, and what lies in the work folder of the jobs if a job was asked
+    for it by POST."""
     release = service.live.current()
     document = await service.erasure.export(_user_in(request), None if release is None else release.table)
     return answers.json_response(document)
+
+
+async def ask_export(service: Service, request: Request) -> Response:
+    """Ask the next job for what its work folder has of a user, which the export has then for 30 days."""
+    asked = await service.erasure.ask_export(_user_in(request), _asker(request))
+    return answers.json_response(_reply(asked), status=202)
 
 
 async def ask(service: Service, request: Request) -> Response:
@@ -168,13 +183,14 @@ def mount(app: FastPathApp, *, requires_keys: bool) -> None:
         ("PUT", "/v1/users/{user_id:path}/opt-out", opt_out, Scope.ADMIN, "RequestReply", 202),
         ("PUT", "/v1/users/{user_id:path}/opt-in", opt_in, Scope.ADMIN, "OptOutReply", 200),
         ("GET", "/v1/users/{user_id:path}/export", export, Scope.ADMIN, "ExportReply", 200),
+        ("POST", "/v1/users/{user_id:path}/export", ask_export, Scope.ADMIN, "RequestReply", 202),
         ("POST", "/v1/requests", ask, Scope.PUBLISH, "RequestReply", 202),
         ("GET", "/v1/requests", requests, Scope.ADMIN, "RequestsReply", 200),
         ("GET", "/v1/requests/{request_id}", receipt, Scope.ADMIN, "RequestReply", 200),
         ("GET", "/v1/reports", reports, Scope.ADMIN, "ReportsReply", 200),
         ("GET", "/v1/reports/{name}", single_report, Scope.ADMIN, "ReportReply", 200),
     ):  # fmt: skip
-        page = _documented(path, reply, status, has_body=method == "POST", requires_keys=requires_keys)
+        page = _documented(path, reply, status, has_body=endpoint is ask, requires_keys=requires_keys)
         answer = answered(path.replace(":path", ""), _with_redis(endpoint), scope)
         app.add_api_route(path, answer, methods=[method], status_code=status, openapi_extra=page)
         if method == "GET":

@@ -13,6 +13,7 @@ from typing import Any
 from models.contract.forgetting import EVERYTHING_MS, Tombstones
 from models.contract.items import ItemTable
 from models.contract.requests import JobRequest, RequestKind, RequestState
+from models.contract.traces import export_document
 from service.errors import RedisUnavailable, Unavailable
 from service.forgetting.requests import Requests
 from service.forgetting.tombstones import KnownTombstones
@@ -37,6 +38,12 @@ REMAINING = (
     "the removal makes them without the user",
 )
 """What a receipt says of what the service cannot reach."""
+
+IN_WORK_FOLDER = (
+    "work_folder is what the jobs stored of the user at its made_ms; if it is null or too old, POST to this path asks "
+    "the next refresh for it, and `python -m offline export-user FILE --user ID` writes all of this at once"
+)
+"""What an export says of what the service cannot see."""
 
 log = logging.getLogger(__name__)
 
@@ -155,8 +162,12 @@ class Erasure:
         return {"tombstones": len(table), "opted_out": table.opted_out, "error": self.tombstones.error or None}
 
     async def export(self, user_id: str, table: ItemTable | None) -> dict[str, Any]:
-        """All that Redis holds of a user, readable."""
-        tombstone = self.tombstones.current.of(user_id)
+        """All that Redis holds of a user, readable, and what the jobs last told of their work folder."""
         stored = self.traces.document(await self.traces.find(user_id, EVERYTHING_MS), user_id, table)
-        forgotten = None if tombstone is None else tombstone.model_dump(exclude={"v"})
-        return {"user_id": user_id, "made_ms": time.time_ns() // 1_000_000, "tombstone": forgotten, "stored": stored}
+        return export_document(user_id, self.tombstones.current.of(user_id), stored, IN_WORK_FOLDER)
+
+    async def ask_export(self, user_id: str, asked_by: str) -> JobRequest:
+        """Ask the next job for what its work folder has of a user. RedisUnavailable; Unavailable as of all requests."""
+        request = JobRequest.new(RequestKind.EXPORT, user_id, asked_by)
+        await self.requests.ask(request)
+        return request

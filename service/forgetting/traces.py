@@ -9,24 +9,24 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel
 from pydantic_core import to_json
 
 from models.contract.artifact import ReleaseManifest
-from models.contract.events import EVENT_BYTES, EventArray, Interaction, names_in, unpack_history
+from models.contract.events import EVENT_BYTES, Interaction, unpack_history
 from models.contract.exposures import Exposure
 from models.contract.items import ItemTable
 from models.contract.keys import Keys
 from models.contract.knowledge import KnowledgeRecord, RecordError
-from models.contract.profile import UserProfile
+from models.contract.traces import UnreadEntry, parsed_entry, readable, store_of
 from service.errors import RedisUnavailable
 from service.ranking.deadline import Deadline
 from service.redis import RedisPort, replies_to
@@ -89,8 +89,8 @@ class UserTraces:
         """What is stored of a user that is not later than a time. Knowledge counts whatever its time, unless only what
         is ``timed`` is looked for: it may be made of older interactions. Profile, texts and arms have no time."""
         entries = {
-            self.keys.interactions: await self._entries(self.keys.interactions, user_id, _interaction, until_ms),
-            self.keys.exposures: await self._entries(self.keys.exposures, user_id, _exposure, until_ms),
+            self.keys.interactions: await self._entries(self.keys.interactions, user_id, until_ms),
+            self.keys.exposures: await self._entries(self.keys.exposures, user_id, until_ms),
         }
         values: dict[str, Any] = {}
         history, others = self.keys.user_history(user_id), await self._keys_of(user_id)
@@ -118,7 +118,7 @@ class UserTraces:
         removed = Counter[str]()
         in_parts = traces.values.get(history, b"") is not None
         values: list[tuple[str, Command]] = [("history", ("EVAL", ERASE, 1, history, until_ms))] if in_parts else []
-        values += [(self._store_of(key), ("DEL", key)) for key in traces.values if not in_parts or key != history]
+        values += [(store_of(key), ("DEL", key)) for key in traces.values if not in_parts or key != history]
         entries: list[tuple[str, Command]] = []
         for stream, of_stream in traces.entries.items():
             name, ids = stream.rpartition(":")[2], list(of_stream)
@@ -132,38 +132,13 @@ class UserTraces:
 
     def document(self, traces: Traces, user_id: str, table: ItemTable | None) -> dict[str, Any]:
         """What was found, for people: items of a history by their ids, where the catalogue ``table`` knows them."""
-        document: dict[str, Any] = {
-            "history": [], "profile": None, "knowledge": {}, "arms": {}, "texts": None, "served_lists": 0,
-        }  # fmt: skip
-        for key, value in traces.values.items():
-            store = self._store_of(key)
-            if value is None:
-                document["unreadable"] = [*document.get("unreadable", []), store]
-            elif store == "history":
-                document["history"] = _events(unpack_history(user_id, value)[0], table)
-            elif store == "profile":
-                document["profile"] = _read(lambda blob: dict(UserProfile.unpack(blob, user_id).features), value)
-            elif store == "knowledge":
-                space = key.rpartition(":")[2]
-                document["knowledge"][space] = _read(partial(_knowledge, user_id, space), value)
-            elif store == "texts":
-                document["texts"] = _read(json.loads, value)
-            elif store == "served":
-                document["served_lists"] = len(value)  # hashes of ids, which say nothing
-            elif store == "arms":
-                texts = [cell.decode(errors="replace") for cell in value]
-                document["arms"][key] = dict(zip(texts[::2], texts[1::2], strict=True))
-        for stream, entries in traces.entries.items():
-            document[stream.rpartition(":")[2]] = [
-                entry.model_dump(mode="json", exclude_none=True)
-                for entry in entries.values()
-                if _is_data_of(entry, user_id)
-            ]
-        return document
+        entries = {stream.rpartition(":")[2]: of_stream.values() for stream, of_stream in traces.entries.items()}
 
-    def _store_of(self, key: str) -> str:
-        tail = key.partition("}:")[2]
-        return "knowledge" if tail.startswith("k:") else tail
+        def item_names(hashes: npt.NDArray[np.uint64]) -> list[str | None]:
+            rows = np.zeros(len(hashes), np.int64) if table is None else table.rows_of_hashes(hashes)
+            return [None if table is None or row == 0 else table.ids[row] for row in rows.tolist()]
+
+        return readable(user_id, traces.values, entries, item_names)
 
     async def _keys_of(self, user_id: str) -> list[str]:
         """Keys of what is stored of a user as one value, besides the history."""
@@ -176,7 +151,8 @@ class UserTraces:
         for manifest in filter(None, manifests):
             spaces |= _user_spaces(manifest)
         knowledge = [self.keys.user_knowledge(user_id, space) for space in sorted(spaces)]
-        return [self.keys.user_profile(user_id), self.keys.user_texts(user_id), *knowledge]
+        others = (self.keys.user_profile, self.keys.user_texts, self.keys.user_export)
+        return [*(key(user_id) for key in others), *knowledge]
 
     async def _own_units(self, user_id: str, exposures: Collection[BaseModel]) -> list[str]:
         """Units other than the user that nobody else came with, as far as the stream of exposures tells."""
@@ -190,23 +166,19 @@ class UserTraces:
                             units.discard(shown.unit)
         return sorted(units)
 
-    async def _entries(
-        self, stream: str, user_id: str, parse: Callable[[Mapping[bytes, bytes]], BaseModel], until_ms: int
-    ) -> dict[str, BaseModel]:
+    async def _entries(self, stream: str, user_id: str, until_ms: int) -> dict[str, BaseModel]:
         return {
             number: entry
-            async for number, entry in self._mentions(stream, user_id, parse)
+            async for number, entry in self._mentions(stream, user_id)
             if _is_of(entry, user_id, until_ms, arrived_ms=int(number.partition("-")[0]))
         }
 
-    async def _mentions(
-        self, stream: str, text: str, parse: Callable[[Mapping[bytes, bytes]], BaseModel]
-    ) -> AsyncIterator[tuple[str, BaseModel]]:
+    async def _mentions(self, stream: str, text: str) -> AsyncIterator[tuple[str, BaseModel]]:
         """(id, content) of the entries that have a text as a value."""
-        quoted = to_json(text)
+        quoted, name = to_json(text), stream.rpartition(":")[2]
         async for number, cells in self._pages(stream):
             if any(quoted in cell for cell in cells):
-                yield number.decode(), _parsed(parse, dict(zip(cells[::2], cells[1::2], strict=True)))
+                yield number.decode(), parsed_entry(name, dict(zip(cells[::2], cells[1::2], strict=True)))
 
     async def _pages(self, stream: str) -> AsyncIterator[tuple[bytes, list[bytes]]]:
         """(id, names and values) of all entries of a stream. Others have their turn between two pages."""
@@ -224,14 +196,6 @@ class UserTraces:
         return await replies_to(self.link, commands, Deadline(TRIP_SECONDS)) if commands else []
 
 
-class UnreadEntry(BaseModel):
-    """An entry of a stream that this version does not understand: damaged, or of another one. ``names``: the user and
-    the unit that it is about, as far as it is JSON that says so; None if it is none."""
-
-    fields: Mapping[str, str]
-    names: frozenset[str] | None
-
-
 def _is_of(entry: BaseModel, user_id: str, until_ms: int, arrived_ms: int) -> bool:
     """Whether an entry that mentions a user is about them, and happened or arrived until a time."""
     if isinstance(entry, UnreadEntry):
@@ -239,40 +203,6 @@ def _is_of(entry: BaseModel, user_id: str, until_ms: int, arrived_ms: int) -> bo
     if isinstance(entry, Exposure):
         return user_id in (entry.user_id, entry.unit) and min(entry.time_ms, arrived_ms) <= until_ms
     return isinstance(entry, Interaction) and entry.user_id == user_id and min(entry.time_ms, arrived_ms) <= until_ms
-
-
-def _is_data_of(entry: BaseModel, user_id: str) -> bool:
-    """Whether an entry is the user's own: where somebody else came with the user as unit, it is the other one's."""
-    if isinstance(entry, UnreadEntry):
-        return entry.names == frozenset((user_id,))
-    return getattr(entry, "user_id", None) in (user_id, "")
-
-
-def _events(events: EventArray, table: ItemTable | None) -> list[dict[str, Any]]:
-    """The events of a history, with the ids of their items where the catalogue knows them."""
-    rows = np.zeros(len(events), np.int64) if table is None else table.rows_of_hashes(events["item"])
-    ids = [None if table is None or row == 0 else table.ids[row] for row in rows.tolist()]
-    return [
-        {"item_id": item, "item_hash": f"{int(event['item']):016x}", "time_ms": int(event["time_ms"]),
-         "value": float(event["value"])}
-        for item, event in zip(ids, events, strict=True)
-    ]  # fmt: skip
-
-
-def _parsed(parse: Callable[[Mapping[bytes, bytes]], BaseModel], fields: Mapping[bytes, bytes]) -> BaseModel:
-    try:
-        return parse(fields)
-    except ValueError:
-        texts = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in fields.items()}
-        return UnreadEntry(fields=texts, names=names_in(fields.values()))
-
-
-def _interaction(fields: Mapping[bytes, bytes]) -> BaseModel:
-    return Interaction.from_stream(fields)
-
-
-def _exposure(fields: Mapping[bytes, bytes]) -> BaseModel:
-    return Exposure.from_stream(fields)
 
 
 def _user_spaces(manifest: bytes) -> set[str]:
@@ -290,17 +220,3 @@ def _is_later(key: str, blob: Any, user_id: str, until_ms: int) -> bool:
         return not space or KnowledgeRecord.unpack(blob, user_id, space).written_at * 1000 > until_ms
     except RecordError:
         return False
-
-
-def _knowledge(user_id: str, space: str, blob: bytes) -> dict[str, Any]:
-    record = KnowledgeRecord.unpack(blob, user_id, space)
-    return {"written_at": record.written_at, "expires_at": record.expires_at, "codes": list(record.codes),
-            "vectors": record.vectors.tolist()}  # fmt: skip
-
-
-def _read(unpack: Callable[[bytes], Any], blob: bytes) -> Any:
-    """What a record says; its bytes, if it is damaged: they are stored all the same."""
-    try:
-        return unpack(blob)
-    except (RecordError, ValueError):
-        return {"damaged": blob.hex()}

@@ -44,6 +44,7 @@ ROUTES: dict[tuple[str, str], tuple[tuple[Scope, ...], object]] = {
     ("PUT", "/v1/users/{user_id:path}/opt-out"): ((Scope.ADMIN,), None),
     ("PUT", "/v1/users/{user_id:path}/opt-in"): ((Scope.ADMIN,), None),
     ("GET", "/v1/users/{user_id:path}/export"): ((Scope.ADMIN,), None),
+    ("POST", "/v1/users/{user_id:path}/export"): ((Scope.ADMIN,), None),
     ("POST", "/v1/requests"): ((Scope.PUBLISH,), {"kind": "dry_run"}),
     ("GET", "/v1/requests"): ((Scope.ADMIN,), None),
     ("GET", "/v1/requests/{request_id}"): ((Scope.ADMIN,), None),

@@ -22,7 +22,7 @@ from models.contract.exposures import Exposure
 from models.contract.forgetting import EVERYTHING_MS, REVISION, SALT, Tombstone, Tombstones, user_digest
 from models.contract.keys import Keys
 from models.contract.profile import packed_profile
-from models.contract.requests import JobRequest, Report, ReportKind, RequestKind, RequestState
+from models.contract.requests import JobRequest, Report, ReportKind, RequestKind, RequestState, UserExport
 from offline.child import child_python
 from service.errors import Unavailable
 from service.forgetting import erasure
@@ -196,9 +196,34 @@ async def test_the_export_is_all_that_is_stored_and_readable(
     assert stored["exposures"][0]["unit"] == f"tablet-of-{WHO}"
     assert sorted(arms["layer__1"] for arms in stored["arms"].values()) == ["control", "treatment"]
     assert OTHER not in answer.text
+    assert answer.json()["work_folder"] is None
+    assert "export-user" in answer.json()["elsewhere"][0]
     nobody = (await service.http.get("/v1/users/never-seen/export")).json()
     assert nobody["stored"] == {"history": [], "profile": None, "knowledge": {}, "arms": {}, "texts": None,
                                 "interactions": [], "exposures": [], "served_lists": 0}  # fmt: skip
+
+
+async def test_what_a_job_told_is_in_the_export_until_the_user_is_forgotten(
+    service: Running, store: redis.Redis, keys: Keys
+) -> None:
+    asked = await service.http.post(f"/v1/users/{WHO}/export")
+    assert asked.status_code == 202
+    assert (asked.json()["kind"], asked.json()["user_id"], asked.json()["state"]) == ("export", WHO, "waiting")
+    answer: Any = store.get(keys.request(asked.json()["id"]))
+    assert JobRequest.model_validate_json(answer).kind is RequestKind.EXPORT
+    exports = {user: UserExport(owner=user, made_ms=5, configuration="c", stored={"answers": [{"text": f"of {user}"}]})
+            for user in (WHO, OTHER)}  # fmt: skip
+    for user, export in exports.items():
+        store.set(keys.user_export(user), export.pack())
+    document = (await service.http.get(f"/v1/users/{WHO}/export")).json()
+    assert UserExport.model_validate(document["work_folder"]) == exports[WHO]
+    assert "export" not in document["stored"]
+
+    receipt = (await service.http.delete(f"/v1/users/{WHO}")).json()
+    assert receipt["removed"]["export"] == 1
+    assert not store.exists(keys.user_export(WHO))
+    assert store.get(keys.user_export(OTHER)) == exports[OTHER].pack()
+    assert (await service.http.get(f"/v1/users/{WHO}/export")).json()["work_folder"] is None
 
 
 @pytest.mark.parametrize("user", ["a/b", "a/export", "ünï %2F", "{u:x}", "1"])
@@ -292,7 +317,14 @@ async def test_requests_and_reports(service: Running, store: redis.Redis, keys: 
     assert (asked.status_code, asked.json()["state"]) == (202, "waiting")
     closed = await service.http.post("/v1/requests", json={"kind": "close_partition", "user_id": 7})
     assert closed.json()["user_id"] == "7"
-    wrongs: list[Any] = [{"kind": "forget"}, {"kind": "dry_run", "user_id": "u"}, {"kind": "close_partition"}, {}, []]
+    wrongs: list[Any] = [
+        {"kind": "forget"},
+        {"kind": "export", "user_id": "u"},
+        {"kind": "dry_run", "user_id": "u"},
+        {"kind": "close_partition"},
+        {},
+        [],
+    ]
     for wrong in wrongs:
         assert (await service.http.post("/v1/requests", json=wrong)).status_code == 422
     listed = (await service.http.get("/v1/requests")).json()["requests"]

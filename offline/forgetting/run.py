@@ -19,7 +19,7 @@ from offline.forgetting import rows
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job
 from offline.publish.connection import Store
-from offline.publish.erasure import Removed, erase_users, rewrite_append_only_file, rewrite_streams
+from offline.publish.erasure import Removed, erase_users, rewrite_files, rewrite_streams
 from offline.publish.requests import open_requests, remove_requests, write_request
 from offline.publish.tombstones import ForgottenUsers, synchronise, write_tombstones
 from offline.training.retraining import Retraining
@@ -112,7 +112,7 @@ def _carry_out(
     for work_store in WORK_STORES:
         work_store.remove(job, log, until_ms, removed)
     if store is not None:
-        notes += [rewrite_streams(store), rewrite_append_only_file(store)]
+        notes += [rewrite_streams(store), rewrite_files(store)]
     return [note for note in notes if note]
 
 

@@ -113,22 +113,38 @@ def _value(store: Store, key: str) -> Any:
     return value
 
 
-def rewrite_append_only_file(store: Store) -> str:
-    """Let Redis write its append-only file anew, without what was deleted, and wait for it a while; "" once it is, or
-    why it is not."""
+def rewrite_files(store: Store) -> str:
+    """Let Redis write its append-only file anew, and its snapshot if it takes some, without what was deleted, and wait
+    for them a while; "" once they are, or why they are not."""
     nodes: Any = {"target_nodes": redis.RedisCluster.PRIMARIES} if isinstance(store.redis, redis.RedisCluster) else {}
     try:
         store.redis.bgrewriteaof(**nodes)
-        deadline = time.monotonic() + _REWRITE_SECONDS
-        while time.monotonic() < deadline:
-            state: Any = store.redis.info("persistence", **nodes)
-            states = state.values() if nodes and "aof_enabled" not in state else [state]
-            if not any(part.get("aof_rewrite_in_progress") or part.get("aof_rewrite_scheduled") for part in states):
-                return ""
-            time.sleep(0.02)
+        if not _come_to_an_end(store, nodes, "aof_rewrite"):
+            return "Redis is still rewriting its append-only file"
+        if any(part.get("rdb_saves") for part in _persistence(store, nodes)):
+            store.redis.bgsave(**nodes)
+            if not _come_to_an_end(store, nodes, "rdb_bgsave"):
+                return "Redis is still taking its snapshot"
     except redis.ResponseError as error:
-        return f"Redis refuses to rewrite its append-only file ({error}): let it, or it holds former states"
-    return "Redis is still rewriting its append-only file"
+        return f"Redis refuses to write its files anew ({error}): let it, or they hold former states"
+    return ""
+
+
+def _come_to_an_end(store: Store, nodes: Any, work: str) -> bool:
+    """Whether this ``work`` of all servers ends within a while."""
+    deadline = time.monotonic() + _REWRITE_SECONDS
+    while time.monotonic() < deadline:
+        parts = _persistence(store, nodes)
+        if not any(part.get(f"{work}_in_progress") or part.get(f"{work}_scheduled") for part in parts):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def _persistence(store: Store, nodes: Any) -> list[Any]:
+    """What each server says of its files."""
+    state: Any = store.redis.info("persistence", **nodes)
+    return list(state.values()) if nodes and "aof_enabled" not in state else [state]
 
 
 def rewrite_streams(store: Store) -> str:

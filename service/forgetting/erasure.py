@@ -32,8 +32,8 @@ REMAINING = (
     "the next job removes the user from the interaction log, archived exposures and interactions, texts, answers, "
     "encodings, vectors, the undo journal and predictions of its work folder",
     "the source files are yours: remove the user there; until then the tombstone keeps their rows out",
-    "Redis' append-only file and blocks of its streams hold deleted bytes until the next job has them written anew, "
-    "your backups until you replace them",
+    "Redis' append-only file, snapshots and blocks of its streams hold deleted bytes until the next job has them "
+    "written anew, its log of slow commands and your backups until you replace them",
     "statistics of items, codebooks, factors and models were made of everybody's interactions: the next training after "
     "the removal makes them without the user",
 )

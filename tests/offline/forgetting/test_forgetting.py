@@ -41,7 +41,7 @@ from offline.knowledge.vectors import Produced
 from offline.llm.account import CACHE_FILE
 from offline.llm.cache import ResponseCache
 from offline.publish.archive import read_exposures, read_interactions
-from offline.publish.erasure import erase_users, rewrite_append_only_file
+from offline.publish.erasure import erase_users, rewrite_files
 from offline.publish.features import write_histories, write_profiles
 from offline.publish.producer import knowledge_publication
 from offline.publish.records import WriteCache
@@ -130,7 +130,7 @@ def test_nothing_is_left_of_a_user(tmp_path: Path, valkey: str, monkeypatch: pyt
 
     with populated.store() as store:  # once the receipt has ended, nothing of the user is in Redis' files
         store.redis.delete(store.keys.request(request.id))
-        assert rewrite_append_only_file(store) == ""
+        assert rewrite_files(store) == ""
     text = b"".join(path.read_bytes() for path in on_disk.rglob("*") if path.is_file())
     assert U.encode() not in text
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from models.contract.events import Interaction
 from models.contract.forgetting import EVERYTHING_MS
+from models.contract.keys import Keys
 from offline.publish import erasure
 from offline.publish.connection import Store
-from offline.publish.erasure import erase_users, rewrite_streams
+from offline.publish.erasure import erase_users, rewrite_files, rewrite_streams
+from tests.servers import Server, free_ports
 
 WHO, OTHER = "frida-kahlo", "diego"
 
@@ -76,3 +79,26 @@ def test_an_empty_stream_is_no_fault(store: Store) -> None:
     erase_users(store, {WHO: EVERYTHING_MS, OTHER: EVERYTHING_MS})
     assert rewrite_streams(store) == ""
     assert counts(store)[3] == 0
+
+
+@pytest.mark.parametrize("snapshots", [False, True])
+def test_files_hold_nothing_that_was_deleted(tmp_path: Path, snapshots: bool) -> None:
+    server = Server(tmp_path / "server", free_ports(1)[0], ["--appendonly", "yes"])
+    store = Store(server.client, Keys("lorank:files"), tmp_path, "")
+    try:
+        add(store, 20)
+        if snapshots:
+            server.client.save()
+        erase_users(store, {WHO: EVERYTHING_MS})
+        assert rewrite_streams(store) == ""
+        assert files_with(server.folder, WHO)
+        assert rewrite_files(store) == ""
+        assert not files_with(server.folder, WHO)
+        assert files_with(server.folder, OTHER)
+        assert (server.folder / "dump.rdb").exists() == snapshots
+    finally:
+        server.close()
+
+
+def files_with(folder: Path, user: str) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and user.encode() in path.read_bytes()]

@@ -56,6 +56,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._all: Connections = config.loaded_app.state.connections
+        self._all.coming.add(self)
         self._head = bytearray()  # while it is not complete
         self._in_head = self._in_body = False  # what the parser is reading
         self._opened = math.inf  # when it was opened, until something comes

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
+from weakref import WeakSet
 
 from service.admission import Admission
 
@@ -60,8 +61,9 @@ class OpenConnection(Protocol):
 class Connections:
     """The open connections of a process, and how many bytes of incomplete requests they hold.
 
-    ``draining``: answers ask their callers to connect anew. ``on_refusal`` is called with the status of what is refused
-    here, ``on_surplus`` for each connection that is too many, and ``on_sweep`` every ``SWEEP_SECONDS``.
+    ``draining``: answers ask their callers to connect anew. ``coming`` are those that are accepted and not yet open: a
+    TLS handshake takes a while, and may fail, of which nobody is told. ``on_refusal`` is called with the status of what
+    is refused here, ``on_surplus`` for each connection that is too many, and ``on_sweep`` every ``SWEEP_SECONDS``.
     """
 
     def __init__(self, limits: ConnectionLimits, admission: Admission) -> None:
@@ -69,6 +71,7 @@ class Connections:
         self.on_refusal: Callable[[int], None] = lambda _: None
         self.on_surplus: Callable[[], None] = lambda: None
         self.on_sweep: Callable[[], None] = lambda: None
+        self.coming: WeakSet[OpenConnection] = WeakSet()
         self._open: set[OpenConnection] = set()
         self._idle: dict[OpenConnection, None] = {}  # the order is that in which they became so
         self._surplus: set[OpenConnection] = set()
@@ -80,6 +83,7 @@ class Connections:
     def add(self, connection: OpenConnection) -> None:
         """Count a new connection. Where there is no room for it, that which has been idle for longest makes way; if
         none is idle, the new one is one too many."""
+        self.coming.discard(connection)
         if self.is_full:
             self._make_room()
         surplus = len(self._open) - self.limits.connections

@@ -22,8 +22,8 @@ from uvicorn.config import STARTUP_FAILURE
 from service.server.connections import Connections
 
 HANDSHAKE_SECONDS, LAST_HANDSHAKE_SECONDS = 10.0, 2.0
-"""Time in which a caller's TLS handshake must be complete, and that of one who comes when the server is leaving;
-asyncio would wait for a minute. It is not counted as a connection meanwhile."""
+"""Time in which a caller's TLS handshake must be complete, and that of one who comes, or is half-way, when the server
+is leaving; asyncio would wait for a minute. It is not counted as a connection meanwhile."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -75,6 +75,9 @@ class DrainingServer(uvicorn.Server):
             server.close()
         for listening in waiting:
             await self._take_in(listening)
+        until = time.monotonic() + (LAST_HANDSHAKE_SECONDS if self.config.ssl is not None else 0.0)
+        while self._connections.coming and time.monotonic() < until:  # noqa: ASYNC110 - asyncio tells of no failed ones
+            await asyncio.sleep(0.01)
         await super().shutdown(sockets)
 
     async def _take_in(self, listening: socket.socket) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import socket
 import ssl
 import subprocess
 import sys
@@ -119,6 +120,29 @@ def test_callers_are_let_in_refused_and_not_lost(
     assert set(callers.answers) == {"200", "refused"}
     assert callers.answers["refused"] == CLIENTS
     assert not answers_probe(environment)
+
+
+def test_a_handshake_that_is_under_way_when_the_server_leaves_is_completed(
+    workers: int, environment: dict[str, str], authority: Authority, process: subprocess.Popen[bytes]
+) -> None:
+    port = int(environment["LORANK_PORT"])
+    own = authority.client(authority.issue("shop")) if workers > 1 else authority.client()
+    until = time.monotonic() + 120.0
+    while ready(port, own) != 200:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    half_way = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(4)]
+    time.sleep(0.3)  # all are accepted
+    process.terminate()
+    while ready(port, own):
+        time.sleep(0.02)
+    for caller in half_way:
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection.sock = own.wrap_socket(caller, server_hostname="127.0.0.1")
+        with contextlib.closing(connection):
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().status == 200
+    assert process.wait(60) == 0
 
 
 def test_files_that_cannot_be_used_are_one_line(authority: Authority, tmp_path: Path) -> None:

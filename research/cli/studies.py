@@ -46,6 +46,10 @@ def cold_items(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     seeds: Seeds = 2,
+    item_dropout: Annotated[
+        list[float] | None,
+        typer.Option(min=0.0, max=0.99, help="A row with this share of item dropout; may be repeated."),
+    ] = None,
     text: Annotated[bool, typer.Option("--text", help="Rows with plain text, too.")] = False,
     process: Annotated[bool, typer.Option("--process", help="Train the process of ratings alone.")] = False,
     test: Annotated[bool, typer.Option("--test", help="Judge on the test part, not on the validation part.")] = False,
@@ -60,7 +64,7 @@ def cold_items(
     job = job_of(config, data_dir)
     catalogue, log = data_set_of(job)
     knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log) if text else Knowledge({})
-    variants = study.cold_variants(job.config, text=text, process=process)
+    variants = study.cold_variants(job.config, item_dropout or (), text=text, process=process)
     result = study.ColdItems(job.config, catalogue, log, knowledge, job.config.workdir / "cold-items")
     name = f"cold-items {job.config.name}{' process' if process else ''}"
     rows = result.run(variants, seeds, "test" if test else "validation")

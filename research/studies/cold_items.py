@@ -30,7 +30,7 @@ from offline.knowledge.vectors import Knowledge
 from offline.metrics import in_words, log_losses
 from offline.training.bootstrap import Difference, Resamples, difference
 from offline.training.candidates import ModelSpec, architecture_of
-from offline.training.fit import fit, predict
+from offline.training.fit import fit, predict, start_fields
 from offline.training.lifelong import beliefs, fit_process
 from offline.training.samples import SampleEncoder, SplitRows, split_samples
 from offline.training.sequences import SequenceEncoder
@@ -94,11 +94,19 @@ class ColdRow:
     logloss_difference: Difference | None = None
 
 
-def cold_variants(config: JobConfig, *, text: bool, process: bool) -> list[ColdVariant]:
-    """The configured training, and with plain ``text`` that is it, too."""
-    variants = [ColdVariant("ids and fields", config, process=process)]
-    if text:
-        variants.append(ColdVariant("plain text", config, ("text",), process))
+def cold_variants(
+    config: JobConfig, shares: Sequence[float] = (), *, text: bool = False, process: bool = False
+) -> list[ColdVariant]:
+    """The configured training, or one with each of these ``shares`` of item dropout; and the same with plain ``text``
+    if that is wanted, too."""
+    variants = []
+    for share in shares or [config.training.item_dropout]:
+        training = config.training.model_copy(update={"item_dropout": share})
+        of_share = config.model_copy(update={"training": training})
+        name = f"item dropout {share:g}" if share else "no item dropout"
+        variants.append(ColdVariant(name, of_share, process=process))
+        if text:
+            variants.append(ColdVariant(f"{name}, plain text", of_share, ("text",), process))
     return variants
 
 
@@ -317,7 +325,9 @@ def _process(variant: ColdVariant, encoder: SampleEncoder, splits: SplitRows, se
     schema, own = encoder.schema, variant.config.training.lifelong
     torch.manual_seed(seed)
     process = RatingProcess(schema, int(encoder.table.index.max()) + 1, own.factors)
-    fit_process(process, own, SequenceEncoder(encoder), splits.rows["train"], seed)
+    start_fields(process, encoder)
+    sequences = SequenceEncoder(encoder, variant.config.training.item_dropout, seed)
+    fit_process(process, own, sequences, splits.rows["train"], seed)
     bound = (schema.liked_above - schema.value_center) / schema.value_scale
 
     def logits(judged: SampleEncoder, rows: IntArray) -> torch.Tensor:

@@ -162,7 +162,7 @@ def study(data: Synthetic) -> ColdItems:
 
 
 def test_a_stopped_study_goes_on_where_it_was(data: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
-    variants = cold_variants(data.config, text=True, process=False)
+    variants = cold_variants(data.config, text=True)
     first = QuickTraining(monkeypatch, stop_after=3)
     with pytest.raises(KeyboardInterrupt):
         study(data).run(variants, 2, "test")
@@ -182,7 +182,7 @@ def test_a_stopped_study_goes_on_where_it_was(data: Synthetic, monkeypatch: pyte
 
 def test_rows_are_of_known_items_and_of_hidden_ones(data: Synthetic, monkeypatch: pytest.MonkeyPatch) -> None:
     QuickTraining(monkeypatch)
-    rows = study(data).run(cold_variants(data.config, text=True, process=False), 2, "test")
+    rows = study(data).run(cold_variants(data.config, text=True), 2, "test")
     assert [row.items for row in rows] == ["known", "0", "1", "5", "20"] * 2
     test = split_samples(data.config.samples, data.log).rows["test"]
     assert rows[0].samples + rows[1].samples == 2 * len(test)
@@ -197,7 +197,7 @@ def test_rows_are_of_known_items_and_of_hidden_ones(data: Synthetic, monkeypatch
     assert text[1].auc < text[4].auc
     lines = cold_items_table(rows).splitlines()
     assert len(lines) == 12
-    assert "| plain text | hidden, 1 event |" in lines[9]
+    assert "| no item dropout, plain text | hidden, 1 event |" in lines[9]
 
 
 def test_knowledge_of_behaviour_is_refused(data: Synthetic) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.contract.arrays import BoolArray, FloatArray, IntArray
+from models.contract.arrays import Array, BoolArray, FloatArray
 from models.contract.encoding import Tensors
 
 
@@ -25,7 +25,7 @@ class ItemDropout:
     unknown: FloatArray
     seed: int
 
-    def applied(self, tensors: Tensors, user: IntArray, epoch: int) -> Tensors:
+    def applied(self, tensors: Tensors, user: Array, epoch: int) -> Tensors:
         """The tensors of samples or of whole histories of these users [B], with their unknown items as such."""
         if not self.share:
             return tensors
@@ -38,7 +38,7 @@ class ItemDropout:
         changed["history_numeric"] = self._statistics(tensors["history_numeric"], hidden)
         return changed
 
-    def hidden(self, user: IntArray, index: IntArray, epoch: int) -> BoolArray:
+    def hidden(self, user: Array, index: Array, epoch: int) -> BoolArray:
         """Mask [B, ..] of the items at rows ``index`` [B, ..] of the id embeddings that are unknown to their user [B],
         though they have a row."""
         keys = np.random.default_rng([self.seed, epoch]).integers(2**64, size=2, dtype=np.uint64)
@@ -46,7 +46,7 @@ class ItemDropout:
         drawn = _mixed(_mixed(users + keys[0]) + index.astype(np.uint64) * keys[1])
         return (index > 0) & (drawn >> np.uint64(11) < np.uint64(self.share * 2**53))
 
-    def _statistics(self, numeric: FloatArray | IntArray, hidden: BoolArray) -> FloatArray:
+    def _statistics(self, numeric: Array, hidden: BoolArray) -> FloatArray:
         return np.where(hidden[..., None], self.unknown, numeric).astype(np.float32)
 
 

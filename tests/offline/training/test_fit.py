@@ -137,8 +137,7 @@ def test_predictions_do_not_depend_on_the_batch_size(data: Synthetic, splits: Sp
 def test_a_value_that_no_trained_item_has_says_nothing(
     data: Synthetic, splits: SplitRows, architecture: Architecture
 ) -> None:
-    years = data.catalogue.items | {"i0": data.catalogue.items["i0"] | {"year": 1975}}
-    films = {item: fields | {"year": 1995} if item != "i0" else fields for item, fields in years.items()}
+    films = {item: {**of, "year": 1975 if item == "i0" else 1995} for item, of in data.catalogue.items.items()}
     changed = replace(data, catalogue=Catalogue(data.catalogue.users, films))
     encoder = encoder_of(changed, splits)
     index = encoder.table.index.copy()

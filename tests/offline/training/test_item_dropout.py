@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from models.contract.encoding import Tensors
 from models.contract.items import item_statistics
 from offline.training.item_dropout import ItemDropout
 from offline.training.samples import SampleEncoder, split_samples
@@ -43,7 +44,7 @@ def test_as_many_items_are_unknown_as_the_share_says_and_no_two_draws_are_alike(
 def test_items_without_a_row_are_not_dropped_and_a_share_of_none_changes_nothing() -> None:
     dropout = ItemDropout(0.9, UNKNOWN, seed=3)
     assert not dropout.hidden(np.arange(50), np.zeros((50, 20), np.int64), 0).any()
-    tensors = {"item_index": np.ones(4, np.int64)}
+    tensors: Tensors = {"item_index": np.ones(4, np.int64)}
     assert ItemDropout(0.0, UNKNOWN, seed=3).applied(tensors, np.arange(4), 0) is tensors
 
 
@@ -78,8 +79,8 @@ def test_windows_and_whole_histories_hide_the_same(encoder: SampleEncoder) -> No
             of_sample = batch.tensors["item_index"][at], batch.tensors["item_numeric"][at].tolist()
             whole[int(batch.rows[at])] = (int(of_sample[0]), of_sample[1])
     window = sequences.dropout.applied(encoder.tensors(rows), encoder.log.user[rows], 1)
-    for at, row in enumerate(rows.tolist()):
-        assert whole[row] == (int(window["item_index"][at]), window["item_numeric"][at].tolist())
+    for place, row in enumerate(rows.tolist()):
+        assert whole[row] == (int(window["item_index"][place]), window["item_numeric"][place].tolist())
     present = window["history_mask"] > 0
     known = encoder.tensors(rows)["history_index"]
     hidden = present & (known > 0) & (window["history_index"] == 0)

@@ -56,7 +56,7 @@ class FieldEmbedding(nn.Module):
 
     def __init__(self, fields: tuple[FieldSpec, ...], dim: int) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim, self.specs = dim, fields
         self.slots = [field.slots for field in fields]
         self.tables = nn.ParameterList(nn.Parameter(torch.randn(field.cardinality, dim) * 0.05) for field in fields)
 
@@ -66,6 +66,17 @@ class FieldEmbedding(nn.Module):
         return (
             torch.stack(self.columns(indices), dim=-2) if self.training or self._several else self._looked_up(indices)
         )
+
+    @torch.no_grad()
+    def start_from(self, indices: Tensor) -> None:
+        """Before training: values that are not among ``indices`` [n, slots] of what is trained on say nothing, where
+        their random start would stay."""
+        at = 0
+        for slots, table in zip(self.slots, self.tables, strict=True):
+            absent = torch.ones(len(table), dtype=torch.bool)
+            absent[indices[:, at : at + slots].reshape(-1)] = False
+            table[absent] = 0.0
+            at += slots
 
     @property
     def _several(self) -> bool:

@@ -8,6 +8,7 @@ samples     what is predicted, and what was known before
 statistics  counts, means and trends of what came before
 validation  validation samples, on which exported models are compared
 sequences   whole histories as training input
+item_dropout  items that some users do not know in training
 fit         one model on one seed
 epochs      the epochs of a training, of which the best is kept
 lifelong    the fit of the model of whole histories, and of its process of ratings

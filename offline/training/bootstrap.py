@@ -49,15 +49,17 @@ class Resamples:
     counts are whole and half numbers, so nothing is rounded before the last division.
     """
 
-    def __init__(self, label: Array, user: Array, count: int = 1000, seed: int = 0) -> None:
-        """``label`` [n] 0 or 1 and ``user`` [n] of the test samples."""
+    def __init__(self, label: Array, user: Array, count: int = 1000, seed: int = 0, users: Array | None = None) -> None:
+        """``label`` [n] 0 or 1 and ``user`` [n] of the test samples; ``users``: all that are resampled, so that several
+        sets of samples have the same resamples, None for those that have samples here."""
         self._label = np.asarray(label) > 0.5
-        _, self._owner = np.unique(user, return_inverse=True)
-        self._users = users = int(self._owner.max()) + 1
+        distinct = np.unique(user if users is None else users)
+        self._owner = np.searchsorted(distinct, user)
+        self._users = drawn = len(distinct)
         generator = np.random.default_rng(seed)
         self._weights = np.array(
-            [np.ones(users)]
-            + [np.bincount(generator.integers(users, size=users), minlength=users) for _ in range(count)],
+            [np.ones(drawn)]
+            + [np.bincount(generator.integers(drawn, size=drawn), minlength=drawn) for _ in range(count)],
             np.float64,
         )  # [1 + count, users]
 

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from models.contract.arrays import FloatArray, IntArray
+from models.contract.encoding import Tensors
 from models.ctr.build import build_model
 from models.ctr.calibration import Calibrated
-from models.ctr.features import ModelSettings
+from models.ctr.features import FieldEmbedding, ModelSettings
 from models.ctr.lifelong import Lifelong
 from models.ctr.running import RunningFeatures
 from models.ctr.tree import BoostedTrees
@@ -22,6 +23,7 @@ from offline.config import Served, TrainingConfig
 from offline.progress import Progress
 from offline.training.candidates import ModelSpec
 from offline.training.epochs import Epochs
+from offline.training.item_dropout import ItemDropout
 from offline.training.lifelong import SCALED_BY, as_torch, fit_lifelong, predict_sequences
 from offline.training.samples import SampleEncoder, SplitRows
 from offline.training.tree import fit_tree
@@ -54,7 +56,18 @@ def new_model(spec: ModelSpec, config: TrainingConfig, encoder: SampleEncoder) -
     dim, own = config.embedding_dim, config.lifelong
     factors = 0 if has_windows(spec, encoder) else own.factors
     settings = ModelSettings(dim, config.dropout, config.knowledge_dropout, config.fusion, factors, own.attention)
-    return Calibrated(build_model(spec.architecture, encoder.schema, int(encoder.table.index.max()) + 1, settings))
+    model = build_model(spec.architecture, encoder.schema, int(encoder.table.index.max()) + 1, settings)
+    start_fields(model, encoder)
+    return Calibrated(model)
+
+
+def start_fields(model: nn.Module, encoder: SampleEncoder) -> None:
+    """Let an untrained model know nothing of values of item fields that no item of the training period has."""
+    table, specs = encoder.table, encoder.schema.item_fields
+    trained = torch.from_numpy(table.categorical[table.index > 0])
+    for module in model.modules():
+        if isinstance(module, FieldEmbedding) and module.specs == specs:
+            module.start_from(trained)
 
 
 def has_windows(spec: ModelSpec, encoder: SampleEncoder) -> bool:
@@ -99,13 +112,16 @@ def _fit_windows(
     optimizer = _optimizer(model, config)
     train, validation = splits.rows["train"], splits.rows["validation"]
     epochs = Epochs(model, encoder, validation)
+    dropout = ItemDropout(config.item_dropout, encoder.table.numeric[0], seed)
     steps = -(-len(train) // config.batch_size)
     with Progress(spec.label, config.epochs * steps, "batches", shown=progress) as bar:
-        for _ in range(config.epochs):
+        for epoch in range(config.epochs):
             model.train()
             order = generator.permutation(train)
             for at in range(0, len(order), config.batch_size):
-                _learn(model, optimizer, encoder, order[at : at + config.batch_size])
+                rows = order[at : at + config.batch_size]
+                tensors = dropout.applied(encoder.tensors(rows), encoder.log.user[rows], epoch)
+                _learn(model, optimizer, tensors, encoder.labels[rows])
                 bar.advance()
             epochs.ended(_logits(model, encoder, validation))
             bar.advance(0, str(epochs))
@@ -139,7 +155,8 @@ def seconds_per_batch(
     for batch in range(2 + batches):
         if batch == 2:  # the first ones are slower
             began = time.perf_counter()
-        _learn(model.train(), optimizer, encoder, generator.choice(train, min(config.batch_size, len(train))))
+        rows = generator.choice(train, min(config.batch_size, len(train)))
+        _learn(model.train(), optimizer, encoder.tensors(rows), encoder.labels[rows])
     return (time.perf_counter() - began) / batches
 
 
@@ -147,10 +164,10 @@ def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimize
     return torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
-def _learn(model: nn.Module, optimizer: torch.optim.Optimizer, encoder: SampleEncoder, rows: IntArray) -> None:
-    """One step on the samples at these log rows."""
-    logits = model(as_torch(encoder.tensors(rows)))
-    loss = nn.functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(encoder.labels[rows]))
+def _learn(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Tensors, labels: FloatArray) -> None:
+    """One step on these samples."""
+    logits = model(as_torch(tensors))
+    loss = nn.functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(labels))
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()

@@ -50,7 +50,7 @@ def fit_lifelong(
     progress: bool,
 ) -> Epochs:
     """Train a model that ``make`` makes; it ends with the weights of its best epoch on the validation split."""
-    sequences, own = SequenceEncoder(encoder), config.lifelong
+    sequences, own = SequenceEncoder(encoder, config.item_dropout, seed), config.lifelong
     train, validation, user = splits.rows["train"], splits.rows["validation"], encoder.log.user
     folds = own.folds if own.folds > 1 else 0
     with Progress(label, 1 + folds + config.epochs, "passes", shown=progress) as bar:
@@ -65,25 +65,35 @@ def fit_lifelong(
             return make()
 
         model = untrained()
-        fitted(train, _process(model))
-        expected = beliefs(_process(model), sequences, validation)
+        stacked = [(fitted(train, _process(model)), train)]
         if folds:
             fold = np.random.default_rng(seed).permutation(int(user.max()) + 1)[user[train]] % folds
-            for part in range(folds):
-                process = fitted(train[fold != part], _process(untrained()))
-                expected += beliefs(process, sequences, train[fold == part])
-        else:
-            expected += beliefs(_process(model), sequences, train)
+            stacked = [
+                (fitted(train[fold != part], _process(untrained())), train[fold == part]) for part in range(folds)
+            ]
         _process(model).requires_grad_(False)
-        model.standardise(torch.from_numpy(expected[train]))
-        running = _running_features(model.running, sequences, np.concatenate([train, validation]))
-        if model.running is not None and running is not None:
+        of_validation = _Given(
+            beliefs(_process(model), sequences, validation), _running_features(model.running, sequences, validation)
+        )
+
+        def given(epoch: int) -> _Given:
+            """What the training samples of an epoch are read with, which is the same in all if all items are known."""
+            if first is not None and not (epoch and config.item_dropout):
+                return first
+            expected = np.zeros((sequences.log_rows, 2), np.float32)
+            for process, rows in stacked:
+                expected += beliefs(process, sequences, rows, epoch)
+            return _Given(expected, _running_features(model.running, sequences, train, epoch))
+
+        first: _Given | None = None
+        first = given(0)
+        model.standardise(torch.from_numpy(first.expected[train]))
+        if model.running is not None and first.running is not None:
             drawn = np.random.default_rng(seed).choice(train, min(len(train), SCALED_BY), replace=False)
-            model.running.standardise(torch.from_numpy(running[drawn]))
-        given = _Given(expected, running)
+            model.running.standardise(torch.from_numpy(first.running[drawn]))
         epochs = Epochs(model, encoder, validation)
         for _ in _epochs(model, config, sequences, train, encoder.labels, given, seed):
-            epochs.ended(_logits(model, sequences, validation, given)[validation])
+            epochs.ended(_logits(model, sequences, validation, of_validation)[validation])
             bar.advance(note=str(epochs))
     return epochs.best()
 
@@ -117,14 +127,16 @@ def _process(model: Lifelong) -> RatingProcess:
     return model.process
 
 
-def _running_features(running: RunningFeatures | None, sequences: SequenceEncoder, rows: IntArray) -> FloatArray | None:
+def _running_features(
+    running: RunningFeatures | None, sequences: SequenceEncoder, rows: IntArray, epoch: int | None = None
+) -> FloatArray | None:
     """Running features of the samples at these log rows, [log rows, R], zeros elsewhere; None where a model has
-    none."""
+    none. All items are known, or those that are in an ``epoch`` of training."""
     if running is None:
         return None
     features = np.zeros((sequences.log_rows, running.width), np.float32)
     with torch.inference_mode():
-        for batch in sequences.once(rows, JUDGED_TOKENS):
+        for batch in sequences.once(rows, JUDGED_TOKENS, epoch):
             features[batch.rows[batch.sample]] = running.sequence(as_torch(batch.tensors)).numpy()[batch.sample]
     return features
 
@@ -135,7 +147,7 @@ def _epochs(
     sequences: SequenceEncoder,
     rows: IntArray,
     labels: FloatArray,
-    given: _Given,
+    given: Callable[[int], _Given],
     seed: int,
 ) -> Iterator[int]:
     """Train the network; yields the number of each finished epoch."""
@@ -149,16 +161,17 @@ def _epochs(
     optimizer = torch.optim.AdamW(groups, lr=own.learning_rate, betas=(0.9, 0.98))
     schedule = Schedule(optimizer, warm_up=200, floor=0.02)
     usual = len(rows) / sequences.steps(rows, own.tokens)  # samples of a batch; some users have more than others
-    finished = 0
+    finished, of_epoch = 0, given(0)
     for progress, batch in sequences.epochs(rows, own.tokens, config.epochs, seed):
         if int(progress * config.epochs + 1e-9) > finished:
             yield finished
             finished += 1
+            of_epoch = given(finished)
         model.train()
         schedule.set(progress)
         chosen = batch.rows[batch.sample]
         sample = torch.from_numpy(batch.sample)
-        logits, hidden = model.sequence(as_torch(batch.tensors), sample, *given.at(chosen))
+        logits, hidden = model.sequence(as_torch(batch.tensors), sample, *of_epoch.at(chosen))
         label = torch.from_numpy(labels[chosen])
         loss = nn.functional.binary_cross_entropy_with_logits(logits, label, reduction="sum")
         if stars is not None:
@@ -202,11 +215,12 @@ def fit_process(
     process.eval()
 
 
-def beliefs(process: RatingProcess, sequences: SequenceEncoder, rows: IntArray) -> FloatArray:
-    """Mean and deviation of the value of each sample, [log rows, 2]; zeros but at ``rows``."""
+def beliefs(process: RatingProcess, sequences: SequenceEncoder, rows: IntArray, epoch: int | None = None) -> FloatArray:
+    """Mean and deviation of the value of each sample, [log rows, 2]; zeros but at ``rows``. All items are known, or
+    those that are in an ``epoch`` of training."""
     moments = np.zeros((sequences.log_rows, 2), np.float32)
     with torch.inference_mode():
-        for batch in sequences.once(rows, JUDGED_TOKENS):
+        for batch in sequences.once(rows, JUDGED_TOKENS, epoch):
             expected = torch.stack(process.sequence(as_torch(batch.tensors)), dim=2).numpy()
             moments[batch.rows[batch.sample]] = expected[batch.sample]
     return moments

@@ -159,6 +159,12 @@ class SampleEncoder:
         encoder.numeric = running_statistics(self.schema, self.log, self.log.item, len(self.log))
         return encoder
 
+    def as_trained(self, trained: SampleEncoder) -> SampleEncoder:
+        """A copy whose items have the id embeddings of another encoder's training, and no others."""
+        encoder = copy(self)
+        encoder.table = replace(self.table, index=trained.table.index)
+        return encoder
+
     def table_with(self, numeric: FloatArray) -> ItemTable:
         """The encoder's item table with other statistics [items, N], such as those of the published release."""
         return replace(self.table, numeric=np.concatenate([self.table.numeric[:1], numeric]))

@@ -16,6 +16,7 @@ import numpy as np
 from models.contract.arrays import BoolArray, IntArray
 from models.contract.encoding import Tensors
 from offline.data.catalogue import DataError
+from offline.training.item_dropout import ItemDropout
 from offline.training.samples import SampleEncoder
 
 
@@ -44,13 +45,14 @@ class Batch:
 
 
 class SequenceEncoder:
-    """Batches of stretches from the data behind a ``SampleEncoder``; ``value`` [log rows] is normalised. DataError for
-    a log with drawn negatives."""
+    """Batches of stretches from the data behind a ``SampleEncoder``; ``value`` [log rows] is normalised. In epochs of
+    training, items are dropped out. DataError for a log with drawn negatives."""
 
-    def __init__(self, encoder: SampleEncoder) -> None:
+    def __init__(self, encoder: SampleEncoder, item_dropout: float = 0.0, seed: int = 0) -> None:
         if encoder.log.sampled.any():
             raise DataError("a model of whole histories needs a value from every sample; this log has drawn negatives")
         self._of = encoder
+        self.dropout = ItemDropout(item_dropout, encoder.table.numeric[0], seed)
         self._from_row = np.unique(np.concatenate([encoder.releases.from_row, encoder.slices.from_row]))
         schema = encoder.schema
         values = np.clip(encoder.log.value, schema.value_min, schema.value_max)
@@ -81,13 +83,14 @@ class SequenceEncoder:
         for epoch in range(count):
             batches = _groups(stretches.length, tokens, generator)
             for at, members in enumerate(batches):
-                yield (epoch + at / len(batches)) / count, self._batch(stretches, members, sampled)
+                yield (epoch + at / len(batches)) / count, self._batch(stretches, members, sampled, epoch)
 
-    def once(self, rows: IntArray, tokens: int) -> Iterator[Batch]:
-        """All samples at these log rows, shortest stretches first."""
+    def once(self, rows: IntArray, tokens: int, epoch: int | None = None) -> Iterator[Batch]:
+        """All samples at these log rows, shortest stretches first; all items are known, or those that are in an
+        ``epoch`` of training."""
         stretches, sampled = self.stretches(rows), self._sampled(rows)
         for members in _groups(stretches.length, tokens, None):
-            yield self._batch(stretches, members, sampled)
+            yield self._batch(stretches, members, sampled, epoch)
 
     def steps(self, rows: IntArray, tokens: int) -> int:
         """About how many batches an epoch has."""
@@ -98,7 +101,7 @@ class SequenceEncoder:
         sampled[rows] = True
         return sampled
 
-    def _batch(self, stretches: Stretches, members: IntArray, sampled: BoolArray) -> Batch:
+    def _batch(self, stretches: Stretches, members: IntArray, sampled: BoolArray, epoch: int | None) -> Batch:
         of, table = self._of, self._of.table
         user, length, seen_at = stretches.user[members], stretches.length[members], stretches.seen_at[members]
         steps = np.arange(length.max())[None]
@@ -123,6 +126,8 @@ class SequenceEncoder:
             numeric, running = self._users
             tensors |= {"item_row": item, "user_numeric": numeric[rows], "user_running": running[rows]}
             tensors["time_ms"] = of.log.time_ms[rows]
+        if epoch is not None:
+            tensors = self.dropout.applied(tensors, user, epoch)
         return Batch(rows, present & same & sampled[rows], tensors)
 
 

@@ -6,6 +6,8 @@ started again.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, job_of
@@ -37,6 +39,36 @@ def ablation(
     result = study.run_ablation(TrialRunner(job.config, catalogue, log, folder), knowledge, seeds, workers)
     result.save(folder / "results.json")
     write_table(f"ablation {job.config.name}", result.markdown(), write)
+
+
+@app.command("cold-items", rich_help_panel=METHODS)
+def cold_items(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    seeds: Seeds = 2,
+    item_dropout: Annotated[
+        list[float] | None,
+        typer.Option(min=0.0, max=0.99, help="A row with this share of item dropout; may be repeated."),
+    ] = None,
+    text: Annotated[bool, typer.Option("--text", help="Rows with plain text, too.")] = False,
+    process: Annotated[bool, typer.Option("--process", help="Train the process of ratings alone.")] = False,
+    test: Annotated[bool, typer.Option("--test", help="Judge on the test part, not on the validation part.")] = False,
+    write: Write = None,
+) -> None:
+    """Hide a fifth of the items from training and judge their ranking with 0, 1, 5, 20 events: docs/knowledge.md."""
+    from offline.knowledge.run import load_knowledge
+    from offline.knowledge.vectors import Knowledge
+    from research.data_set import data_set_of
+    from research.studies import cold_items as study
+
+    job = job_of(config, data_dir)
+    catalogue, log = data_set_of(job)
+    knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log) if text else Knowledge({})
+    variants = study.cold_variants(job.config, item_dropout or (), text=text, process=process)
+    result = study.ColdItems(job.config, catalogue, log, knowledge, job.config.workdir / "cold-items")
+    name = f"cold-items {job.config.name}{' process' if process else ''}"
+    rows = result.run(variants, seeds, "test" if test else "validation")
+    write_table(name, study.cold_items_table(rows), write)
 
 
 @app.command(rich_help_panel=METHODS)

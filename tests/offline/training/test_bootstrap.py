@@ -210,3 +210,22 @@ def test_samples_of_one_label_have_an_undefined_difference() -> None:
     resamples = Resamples(np.ones(6), np.array([0, 0, 1, 1, 2, 2]), 20)
     delta = difference(resamples.auc(np.linspace(0, 1, 6)), resamples.auc(np.zeros(6)))
     assert (str(delta), delta.is_shown, delta.is_defined) == ("undefined", False, False)
+
+
+@pytest.mark.parametrize("most_users", [0, 4000])
+def test_sets_of_samples_have_the_same_resamples_of_all_users(most_users: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users without samples in a set are drawn like others, and count for nothing there."""
+    monkeypatch.setattr(bootstrap, "_MOST_USERS", most_users)
+    generator = np.random.default_rng(4)
+    user, label, score = generator.integers(12, size=300), generator.random(300) < 0.5, generator.random(300)
+    here = user % 3 > 0
+    of_some = Resamples(label[here], user[here], count=40, users=user)
+    of_all = Resamples(label, user, count=40)
+    np.testing.assert_array_equal(of_some.mean(np.ones(here.sum())), np.ones(41))
+    alone = Resamples(label[here], user[here], count=40)
+    assert of_some.auc(score[here])[0] == alone.auc(score[here])[0]
+    weights = of_all._weights  # of the users 0 to 11
+    for resample in (0, 1, 40):
+        times = weights[resample][user[here]].astype(int)
+        expected = roc_auc_score(np.repeat(label[here], times), np.repeat(score[here], times))
+        assert of_some.auc(score[here])[resample] == pytest.approx(expected)

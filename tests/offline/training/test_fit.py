@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 import torch
 
 from models.contract.schema import FeatureSchema
-from models.ctr.build import Architecture, InterestFusion
-from models.ctr.features import Fusion
+from models.ctr.build import DIN, Architecture, InterestFusion
+from models.ctr.features import FieldEmbedding, Fusion
 from offline.config import TrainingConfig
+from offline.data.catalogue import Catalogue
 from offline.metrics import quality
 from offline.training.candidates import ModelSpec
 from offline.training.fit import Fitted, fit, new_model, predict
@@ -129,3 +131,43 @@ def test_predictions_do_not_depend_on_the_batch_size(data: Synthetic, splits: Sp
     whole, parts = predict(model, encoder, rows), predict(model, encoder, rows, batch_size=7)
     assert whole.shape == (30,)
     np.testing.assert_allclose(whole, parts, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["din", "lifelong"])
+def test_a_value_that_no_trained_item_has_says_nothing(
+    data: Synthetic, splits: SplitRows, architecture: Architecture
+) -> None:
+    films = {item: {**of, "year": 1975 if item == "i0" else 1995} for item, of in data.catalogue.items.items()}
+    changed = replace(data, catalogue=Catalogue(data.catalogue.users, films))
+    encoder = encoder_of(changed, splits)
+    index = encoder.table.index.copy()
+    index[1 + data.log.item_ids.index("i0")] = 0
+    encoder.table = replace(encoder.table, index=index)
+    torch.manual_seed(1)
+    model = new_model(ModelSpec("model", architecture), configured(), encoder)
+    tables = [
+        module.tables[1].detach()
+        for module in model.modules()
+        if isinstance(module, FieldEmbedding) and module.specs == SCHEMA.item_fields
+    ]
+    assert len(tables) == (3 if architecture == "lifelong" else 1)
+    trained = int(encoder.table.categorical[1 + data.log.item_ids.index("i1"), -1])
+    others = np.setdiff1d(np.arange(len(tables[0])), trained)
+    assert all(not table[others].any() for table in tables)
+    assert tables[0][trained].any()
+
+
+def test_items_are_dropped_out_of_windows(data: Synthetic, splits: SplitRows) -> None:
+    """Training sees what is drawn, each epoch something else; validation knows all items."""
+    shares: dict[bool, list[float]] = {True: [], False: []}
+    forward = DIN.forward
+
+    def noted(model: DIN, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        shares[model.training].append(float((inputs["item_index"] == 0).float().mean()))
+        return forward(model, inputs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DIN, "forward", noted)
+        run(data, splits, configured(epochs=2, item_dropout=0.4))
+    assert np.mean(shares[True]) == pytest.approx(0.4, abs=0.05)
+    assert np.mean(shares[False]) == 0.0

@@ -80,7 +80,7 @@ def weights(fitted: Fitted) -> bytes:
 
 @pytest.fixture(scope="module", params=[True, False], ids=["attention", "inattentive"])
 def learned(request: pytest.FixtureRequest, encoder: SampleEncoder, splits: SplitRows) -> Fitted:
-    return run(encoder, splits, configured(epochs=3, attention=request.param, process_epochs=3, tokens=256))
+    return run(encoder, splits, configured(epochs=6, attention=request.param, process_epochs=3, tokens=256))
 
 
 def test_a_planted_rule_is_learned(learned: Fitted, data: Synthetic, encoder: SampleEncoder, splits: SplitRows) -> None:
@@ -151,8 +151,10 @@ class Spy:
             fit_process(process, config, sequences, rows, seed)
             self.fitted[id(process)] = rows
 
-        def noted_beliefs(process: RatingProcess, sequences: SequenceEncoder, rows: IntArray) -> FloatArray:
-            moments = beliefs(process, sequences, rows)
+        def noted_beliefs(
+            process: RatingProcess, sequences: SequenceEncoder, rows: IntArray, epoch: int | None = None
+        ) -> FloatArray:
+            moments = beliefs(process, sequences, rows, epoch)
             self.asked.append((process, rows, moments.copy()))
             return moments
 
@@ -181,6 +183,32 @@ def test_beliefs_of_a_training_sample_are_of_a_process_that_never_saw_its_user(
         np.testing.assert_array_equal(np.union1d(fitted, rows), train)
     np.testing.assert_array_equal(np.sort(np.concatenate([rows for _, rows, _ in others])), train)
     np.testing.assert_array_equal(read[0], sum(moments for *_, moments in others)[train])  # type: ignore[index]
+
+
+def test_in_every_epoch_the_process_and_the_network_do_not_know_the_same_items(
+    encoder: SampleEncoder, splits: SplitRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spy = Spy(monkeypatch)
+    read: list[torch.Tensor] = []
+    sequence = Lifelong.sequence
+
+    def noted(model: Lifelong, tensors: Any, sample: torch.Tensor, beliefs: torch.Tensor, running: Any = None) -> Any:
+        if model.training:
+            read.append(torch.stack([(tensors["item_index"] == 0)[sample].float().mean(), beliefs.mean()]))
+        return sequence(model, tensors, sample, beliefs, running)
+
+    monkeypatch.setattr(Lifelong, "sequence", noted)
+    config = configured(epochs=2, folds=2).model_copy(update={"item_dropout": 0.5})
+    fitted = run(encoder, few(splits), config)
+    (_, of_validation, _), *others = spy.asked
+    np.testing.assert_array_equal(of_validation, splits.rows["validation"])
+    assert len(others) == 2 * 2
+    train, (first, second) = few(splits).rows["train"], (others[0][2] + others[1][2], others[2][2] + others[3][2])
+    for process, rows, _ in others:
+        assert not np.isin(encoder.log.user[rows], encoder.log.user[spy.fitted[id(process)]]).any()
+    assert (first[train] != second[train]).any(axis=1).mean() > 0.9
+    assert float(torch.stack(read)[:, 0].mean()) == pytest.approx(0.5, abs=0.1)
+    assert np.isfinite(predict(fitted.model, encoder, splits.rows["test"])).all()
 
 
 def test_one_fold_is_no_fold(encoder: SampleEncoder, splits: SplitRows, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from offline.jobs.runs import Run
 from offline.jobs.steps import Job
 from offline.publish.connection import Store
 from offline.publish.erasure import Removed, erase_users, rewrite_append_only_file, rewrite_streams
-from offline.publish.requests import open_requests, remove_requests, write_request
+from offline.publish.requests import drop_ended, open_requests, remove_requests, write_request
 from offline.publish.tombstones import ForgottenUsers, synchronise, write_tombstones
 from offline.training.retraining import Retraining
 
@@ -40,6 +40,8 @@ def forget_users(run: Run, store: Store | None, at_once: Collection[str] = ()) -
     """
     job = run.job
     rows.finish_removal(job)
+    if store is not None:
+        drop_ended(store)
     requests = [] if store is None else [each for each in open_requests(store) if each.kind is RequestKind.FORGET]
     if store is not None:
         _write_lost(store, job, requests)

@@ -77,7 +77,9 @@ def test_the_export_has_what_forgetting_removes_and_nothing_of_others(populated:
     assert [row["unit"] for row in stored["archived exposures"]] == [U, UNIT, U, UNIT]  # in two archives
     assert stored["archived exposures"][0]["context"] == {"note": f"shown to {U}"}
     assert stored["imported texts"][0]["text"] == f"A reader of {U} and of much else."
-    assert [row["value"] for row in stored["bad rows"]] == [U]
+    assert [row["value"] for row in stored["bad rows"]] == [U, f"['{U}', 'i1']"]
+    assert [line["run"] for line in stored["errors of runs"]] == ["of-w"]
+    assert len(stored["files of killed archive runs, of whomever"]) == 4
     assert stored["owner marks"][0]["mark"] == owner_mark(U)
     assert all("numbers" in row["vector"] for row in stored["encoded texts"] + stored["hidden states"])
     in_redis = document["stored"]
@@ -129,6 +131,7 @@ def test_every_file_with_something_of_a_user_is_told(populated: Populated) -> No
         "log/": "interactions in the log", "log-before-": "former logs", "knowledge/encoded.npz": "encoded texts",
         "knowledge/owners.sqlite3": "owner marks", "knowledge/marc/states/": "hidden states",
         "knowledge/": "knowledge versions", "llm/answers.sqlite3": "answers", "undo.sqlite": "undo journal",
+        "exposures/exposures/.": "files of killed archive runs, of whomever", "ledger.jsonl": "errors of runs",
         "exposures/exposures/": "archived exposures", "exposures/interactions/": "archived interactions",
         "replay/exposures/": "archived exposures", "imported.json": "imported texts", "raw/bad_rows.csv": "bad rows",
         "models/.report": "files of killed runs, of whomever",
@@ -261,5 +264,5 @@ def test_the_job_writes_a_file_for_its_owner_alone(populated: Populated, tmp_pat
 
 def test_a_stranger_has_nothing(populated: Populated) -> None:
     document, _ = exported(populated, "never-seen")
-    assert numbers(document).keys() <= {"files of killed runs, of whomever"}
+    assert all(name.endswith("of whomever") for name in numbers(document))
     assert document["work_folder"]["aggregates"] == []

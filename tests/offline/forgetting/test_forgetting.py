@@ -29,7 +29,8 @@ from models.contract.requests import (
 )
 from offline.__main__ import app
 from offline.config import RetentionConfig
-from offline.data.dataset import open_dataset
+from offline.data.catalogue import DataError
+from offline.data.dataset import BAD_ROWS, open_dataset
 from offline.data.log import InteractionLog
 from offline.forgetting.run import forget_users
 from offline.jobs.one_producer import roll_back_one
@@ -65,7 +66,8 @@ STORES = (
     "log/users-", "log-before-", "knowledge/liber/vectors.npz", "knowledge/encoded.npz", "knowledge/owners.sqlite3",
     "knowledge/marc/states/", "llm/answers.sqlite3", "undo.sqlite", "exposures/exposures/part-",
     "exposures/interactions/part-", "replay/exposures/exposures/part-", "imported.json", "raw/bad_rows.csv",
-    "models/.report.json.abcd_123",
+    "models/.report.json.abcd_123", "exposures/exposures/.part-", "exposures/interactions/.part-",
+    "replay/exposures/exposures/.part-", "replay/exposures/interactions/.part-", "ledger.jsonl",
 )  # fmt: skip
 """Beginnings of the files of a work folder that hold something of a user."""
 
@@ -78,13 +80,20 @@ def assert_found(populated: Populated) -> None:
     for store in STORES:
         assert any(place.startswith(store) for place in places), f"nothing in {store}: {sorted(places)}"
     tags = [place for place in places if place.startswith("redis ")]
-    for key in (*(f"}}:{key}" for key in KEYS), ":interactions", ":exposures"):
+    for key in (*(f"}}:{key}" for key in KEYS), ":interactions", ":exposures", ":request:", ":report:dry_run-"):
         assert any(key in tag for tag in tags), f"nothing under {key}: {tags}"
 
 
 def assert_gone(populated: Populated) -> None:
     """Nothing is left of the user but receipts."""
-    places = {place: needles for place, needles in populated.hits().items() if not place.startswith("redis :request:")}
+    with populated.store() as store:
+        names: Any = store.redis.zrange(store.keys.requests, 0, -1)
+        receipts = {
+            f"redis :request:{request.id}"
+            for request in map(populated.stored_request, names)
+            if request is not None and request.kind is RequestKind.FORGET
+        }
+    places = {place: needles for place, needles in populated.hits().items() if place not in receipts}
     assert not places, {place: sorted(needles)[:3] for place, needles in places.items()}
 
 
@@ -110,7 +119,7 @@ def test_nothing_is_left_of_a_user(tmp_path: Path, valkey: str, monkeypatch: pyt
     assert receipt.removed["interactions in the log"] == receipt.removed["former logs"] > 0
     for store in ("history", "profile", "knowledge", "arms", "interactions", "exposures", "answers", "encoded texts",
                   "hidden states", "undo journal", "knowledge versions", "imported texts", "bad rows",
-                  "archived exposures", "archived interactions"):  # fmt: skip
+                  "archived exposures", "archived interactions", "errors of runs"):  # fmt: skip
         assert receipt.removed[store] > 0, store
     text = b"".join(path.read_bytes() for path in on_disk.rglob("*") if path.is_file())
     assert b"o7q%7B3%7D" not in text  # no key of the user is in Redis' file any more
@@ -164,7 +173,8 @@ def test_a_deletion_in_redis_alone_leaves_the_files_to_the_job(populated: Popula
     with populated.store() as store:
         erase_users(store, {U: EVERYTHING_MS})
     places = populated.hits()
-    assert not [place for place in places if place.startswith("redis ") and ":request:" not in place]
+    by_jobs = (":request:", ":report:")  # which earlier versions of them left
+    assert not [place for place in places if place.startswith("redis ") and not any(key in place for key in by_jobs)]
     for beginning in STORES:
         assert any(place.startswith(beginning) for place in places)
     installation.refresh()
@@ -383,6 +393,68 @@ def test_what_a_request_asks_for(populated: Populated) -> None:
         assert installation.refresh()["status"] == "done"
         assert "nothing to close" in populated.receipt(again).note
         assert populated.receipt(unknown).state is RequestState.FAILED
+
+
+def test_no_word_of_a_failed_run_or_a_dry_run_names_anybody(populated: Populated) -> None:
+    """Neither before the user is forgotten nor later: the source files have the user still."""
+    installation, work = populated.pipeline, populated.pipeline.config.workdir
+    users, interactions = installation.folder / "users.csv", installation.folder / "interactions.csv"
+    described, observed = users.read_text(), interactions.read_text()
+
+    def dry_run(state: RequestState) -> JobRequest:
+        request = JobRequest.new(RequestKind.DRY_RUN)
+        with populated.store() as store:
+            write_request(store, request)
+        with suppress(DataError):
+            installation.refresh()
+        answered = populated.receipt(request)
+        assert answered.state is state
+        return answered
+
+    for again in range(2):
+        users.write_text(f"{described}{U},99,painter\n")
+        with pytest.raises(DataError, match=U.replace("{3}", "")):
+            installation.refresh()
+        assert dry_run(RequestState.FAILED).note.startswith("DataError: the data cannot be used: id_repeated: 1 ")
+        (reason,) = installation.runs()[-1]["reasons"]
+        assert reason.endswith(f"{users}, row 25, column 'id'")
+        users.write_text("".join(line for line in described.splitlines(keepends=True) if U not in line))
+        interactions.write_text(f"{observed}{U},i1,1,{LATER_MS + 10 + again}\n")
+        with populated.store() as store:
+            note = dry_run(RequestState.DONE).note
+            document: Any = store.redis.get(store.keys.report(note))
+        assert any("user_undescribed" in line for line in Report.model_validate_json(document).body["lines"])
+        users.write_text(described)
+        places = populated.hits()
+        if not again:
+            assert U.encode() not in document
+            populated.ask()
+            installation.refresh()
+            assert (work / "ledger.jsonl").read_text().count("id_repeated") == 0  # of before, only kinds are left
+            with populated.store() as store:
+                assert not store.redis.exists(store.keys.report(note))
+        elif places:
+            assert_gone(populated)
+
+
+def test_rows_of_a_wrong_shape_are_listed_without_what_stands_in_them(populated: Populated) -> None:
+    installation = populated.pipeline.with_config(
+        data={"interactions": {**populated.pipeline.config.data.interactions.model_dump(mode="json", exclude_unset=True),
+                               "bad_rows_at_most": 0.2}}
+    )  # fmt: skip
+    path = installation.folder / "interactions.csv"
+    path.write_text(f"{path.read_text()}{U},i1\n{U},i1,5.0,1,2,3\ni1,i1,5.0,{U}\n")
+    listed = installation.job.raw / BAD_ROWS
+    for _ in range(2):
+        installation.refresh()
+        assert [line.split(",")[0] for line in listed.read_text().splitlines()] == [
+            "rule", "row_shape", "row_shape", "time_value"
+        ]  # fmt: skip
+        assert U not in listed.read_text()
+        populated.ask()
+        installation.refresh()
+        assert_gone(populated)
+        path.write_text(path.read_text() + f"{V},i2,5.0,{LATER_MS}\n")  # the files are read again
 
 
 def test_texts_are_published_of_those_who_are_remembered(populated: Populated) -> None:

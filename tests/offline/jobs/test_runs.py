@@ -58,7 +58,7 @@ def test_interrupted_and_failed_runs_say_so(job: Job) -> None:
         with pytest.raises(type(error)), Run(job, "refresh").working():
             raise error
     assert [line["status"] for line in lines(job.config.workdir)] == ["interrupted", "failed"]
-    assert lines(job.config.workdir)[1]["reasons"] == ["ValueError: no good"]
+    assert lines(job.config.workdir)[1]["reasons"] == ["ValueError"]  # words of libraries may quote
 
 
 def test_a_locked_run_leaves_no_line(job: Job) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 from models.contract.forgetting import EVERYTHING_MS, Tombstone
 from models.contract.requests import JobRequest, RequestKind, RequestState
+from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.data.rules import counted
 from offline.forgetting import rows
@@ -97,7 +99,8 @@ def _pending(job: Job, forgotten: ForgottenUsers, log: InteractionLog, requests:
     names = {*log.user_ids, *(each.user_id for each in requests if each.user_id is not None)}
     names |= archived_users(job) | journaled_users(job) | rows.imported_users(job)
     for folder in rows.former_logs(job):
-        names.update(InteractionLog.load(folder).user_ids)
+        with suppress(DataError):  # one that cannot be read goes as a whole
+            names.update(InteractionLog.load(folder).user_ids)
     tombstones = {name: forgotten.pending(name) for name in sorted(names)}
     tombstones |= {each.user_id: forgotten.of(each.user_id) for each in requests if each.user_id is not None}
     return {name: tombstone.until_ms for name, tombstone in tombstones.items() if tombstone is not None}

@@ -20,6 +20,7 @@ from models.contract.requests import (
     UserExport,
 )
 from offline.__main__ import app
+from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.forgetting.export import export_of, exports_of
 from offline.knowledge.vectors import Produced
@@ -223,8 +224,35 @@ def test_a_large_export_has_the_last_records_and_counts_the_others() -> None:
     assert less.stored["bad rows"] == [{"value": "u"}]
     assert less.stored["interactions in the log"][-1] == rows[-1]
     assert less.left_out == {"interactions in the log": 60_000 - len(less.stored["interactions in the log"])}
+    texts = {"answers": [{"text": "x" * 2 * REPORT_BYTES}, {"text": "y"}], "bad rows": [{"value": "é" * 300_000}]}
+    largest = UserExport.model_validate_json(export.model_copy(update={"stored": {**export.stored, **texts}}).pack())
+    assert largest.stored["answers"] == [{"text": "y"}]
+    assert largest.stored["bad rows"] == texts["bad rows"]
+    assert 0 < len(largest.stored["interactions in the log"]) < len(less.stored["interactions in the log"])
+    assert largest.left_out.keys() == {"answers", "interactions in the log"}
     with pytest.raises(ValueError, match="without records"):
         UserExport(owner="u", made_ms=1, configuration="c", stored={}, notes=("x" * REPORT_BYTES,)).pack()
+
+
+def test_an_export_that_fails_fails_its_request_alone(populated: Populated) -> None:
+    installation = populated.pipeline
+    request = JobRequest.new(RequestKind.EXPORT, U)
+    part = next((installation.config.workdir / "exposures" / "exposures").glob("part-*"))
+    whole = part.read_bytes()
+    part.write_bytes(whole[: len(whole) // 2])
+    with populated.store() as store:
+        write_request(store, request)
+    assert installation.refresh()["status"] == "done"
+    answered = populated.receipt(request)
+    assert answered.state is RequestState.FAILED
+    assert answered.note.startswith(f"DataError: {part} cannot be read")
+    receipt = populated.ask()
+    with pytest.raises(DataError, match="put back a copy of it, or remove it"):
+        installation.refresh()
+    part.unlink()
+    installation.refresh()
+    assert populated.receipt(receipt).state is RequestState.DONE
+    assert_gone(populated)
 
 
 def test_answers_of_before_there_were_owners_are_told_too(populated: Populated) -> None:

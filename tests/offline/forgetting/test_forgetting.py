@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
@@ -31,7 +32,7 @@ from offline.__main__ import app
 from offline.config import RetentionConfig
 from offline.data.catalogue import DataError
 from offline.data.dataset import BAD_ROWS, open_dataset
-from offline.data.log import InteractionLog
+from offline.data.log import MANIFEST, InteractionLog
 from offline.forgetting.run import forget_users
 from offline.jobs.one_producer import roll_back_one
 from offline.jobs.runs import Run
@@ -451,6 +452,48 @@ def test_rows_of_a_wrong_shape_are_listed_without_what_stands_in_them(populated:
         installation.refresh()
         assert_gone(populated)
         path.write_text(path.read_text() + f"{V},i2,5.0,{LATER_MS}\n")  # the files are read again
+
+
+def test_a_damaged_copy_of_a_former_log_goes(populated: Populated) -> None:
+    installation = populated.pipeline
+    (copy,) = installation.config.workdir.glob("log-before-*")
+    (copy / MANIFEST).write_text("{")
+    request = populated.ask()
+    installation.refresh()
+    assert populated.receipt(request).state is RequestState.DONE
+    assert not copy.exists()
+    assert_gone(populated)
+
+
+def test_one_dry_run_answers_all_that_wait_and_what_has_ended_leaves_the_list(
+    populated: Populated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installation, calls = populated.pipeline, list[str]()
+    for module, name in (("offline.jobs.dry_run", "dry_run"), ("offline.jobs.requests", "close_partitions")):
+        whole = getattr(sys.modules[module], name)
+
+        def counted(*arguments: Any, whole: Any = whole, name: str = name) -> Any:
+            calls.append(name)
+            return whole(*arguments)
+
+        monkeypatch.setattr(f"{module}.{name}", counted)
+    now = round(time.time() * 1000)
+    installation.stream(*((V, f"i{at}", 5.0, now + at) for at in range(2)))
+    plans = [JobRequest.new(RequestKind.DRY_RUN) for _ in range(3)]
+    closings = [JobRequest.new(RequestKind.CLOSE_PARTITION, user) for user in (V, V, U)]
+    with populated.store() as store:
+        for request in (*plans, *closings):
+            write_request(store, request)
+        store.redis.zadd(store.keys.requests, {"0" * 32: 1, "1" * 32: now})
+        installation.refresh()
+        assert calls == ["dry_run", "close_partitions"]
+        (note,) = {populated.receipt(request).note for request in plans}
+        assert store.redis.exists(store.keys.report(note))
+        of_v = " ".join(populated.receipt(request).note for request in closings[:2])
+        assert "closed, with 2 interactions" in of_v
+        assert "nothing to close: the open partition has 0 interactions" in of_v
+        assert store.redis.zscore(store.keys.requests, "0" * 32) is None
+        assert store.redis.zcard(store.keys.requests) == len(store.redis.keys(store.keys.request("*")))
 
 
 def test_texts_are_published_of_those_who_are_remembered(populated: Populated) -> None:

@@ -36,17 +36,16 @@ _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 
 def journaled_users(job: Job) -> set[str]:
     """Users of whom the undo journal has records."""
-    path = job.config.workdir / JOURNAL_FILE
-    if not path.is_file():
-        return set()
-    with Journal(path) as journal:
-        return {user for key in journal.journaled_keys() if (user := owner_of(key, "u")) is not None}
+    users = set[str]()
+    for path in _journals(job):
+        with Journal(path) as journal:
+            users.update(user for key in journal.journaled_keys() if (user := owner_of(key, "u")) is not None)
+    return users
 
 
 def remove_from_journal(job: Job, _: InteractionLog, users: Collection[str], removed: Removed) -> None:
     """Remove the records of these users, also from the file's bytes."""
-    path = job.config.workdir / JOURNAL_FILE
-    if path.is_file():
+    for path in _journals(job):
         with Journal(path) as journal:
             keys = [(key, user) for key in journal.journaled_keys() if (user := owner_of(key, "u")) in users and user]
             journal.remove([key for key, _ in keys])
@@ -55,8 +54,8 @@ def remove_from_journal(job: Job, _: InteractionLog, users: Collection[str], rem
 
 def journal_records(job: Job, _: InteractionLog, user: str) -> Records:
     """Former knowledge of a user in the undo journal."""
-    path, records = job.config.workdir / JOURNAL_FILE, list[Any]()
-    if path.is_file():
+    records = list[Any]()
+    for path in _journals(job):
         with Journal(path) as journal:
             for key in journal.journaled_keys():
                 if owner_of(key, "u") == user:
@@ -101,7 +100,16 @@ def write_cache_records(job: Job, log: InteractionLog, user: str) -> Records:
 
 
 def _digests_of_users(job: Job) -> list[Path]:
-    return sorted((job.config.workdir / WRITE_CACHE_FOLDER).glob("user-*.npy"))
+    return sorted(path for folder in _publishers(job) for path in (folder / WRITE_CACHE_FOLDER).glob("user-*.npy"))
+
+
+def _journals(job: Job) -> list[Path]:
+    return [path for folder in _publishers(job) if (path := folder / JOURNAL_FILE).is_file()]
+
+
+def _publishers(job: Job) -> tuple[Path, Path]:
+    """The folders of what publishes: of the jobs, and of a replay, which has a prefix of its own."""
+    return job.config.workdir, job.config.workdir / "replay"
 
 
 def remove_from_bad_rows(job: Job, _: InteractionLog, users: Collection[str], removed: Removed) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -152,6 +153,7 @@ def populate(installation: Pipeline) -> Populated:
         copy_beside(job.log)
         archive(store, job.config.workdir / "exposures", ())
         archive(store, job.config.workdir / "replay" / "exposures", ())
+    shutil.copy(job.config.workdir / JOURNAL_FILE, job.config.workdir / "replay")
     for folder in (job.config.workdir / "exposures", job.config.workdir / "replay" / "exposures"):
         for part in [*folder.rglob("part-*.parquet")]:  # of runs that were killed
             (part.parent / f".{part.name}.abcd_123").write_bytes(part.read_bytes())

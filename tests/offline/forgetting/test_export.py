@@ -132,6 +132,7 @@ def test_every_file_with_something_of_a_user_is_told(populated: Populated) -> No
         "log/": "interactions in the log", "log-before-": "former logs", "knowledge/encoded.npz": "encoded texts",
         "knowledge/owners.sqlite3": "owner marks", "knowledge/marc/states/": "hidden states",
         "knowledge/": "knowledge versions", "llm/answers.sqlite3": "answers", "undo.sqlite": "undo journal",
+        "replay/undo.sqlite": "undo journal",
         "exposures/exposures/.": "files of killed archive runs, of whomever", "ledger.jsonl": "errors of runs",
         "exposures/exposures/": "archived exposures", "exposures/interactions/": "archived interactions",
         "replay/exposures/": "archived exposures", "imported.json": "imported texts", "raw/bad_rows.csv": "bad rows",

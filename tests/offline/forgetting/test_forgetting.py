@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 import sqlite3
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ STORES = (
     "exposures/interactions/part-", "replay/exposures/exposures/part-", "imported.json", "raw/bad_rows.csv",
     "models/.report.json.abcd_123", "exposures/exposures/.part-", "exposures/interactions/.part-",
     "replay/exposures/exposures/.part-", "replay/exposures/interactions/.part-", "ledger.jsonl",
+    "replay/undo.sqlite",
 )  # fmt: skip
 """Beginnings of the files of a work folder that hold something of a user."""
 
@@ -470,7 +471,7 @@ def test_one_dry_run_answers_all_that_wait_and_what_has_ended_leaves_the_list(
 ) -> None:
     installation, calls = populated.pipeline, list[str]()
     for module, name in (("offline.jobs.dry_run", "dry_run"), ("offline.jobs.requests", "close_partitions")):
-        whole = getattr(sys.modules[module], name)
+        whole = getattr(import_module(module), name)
 
         def counted(*arguments: Any, whole: Any = whole, name: str = name) -> Any:
             calls.append(name)

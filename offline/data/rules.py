@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from offline.data.bad_rows import SKIPPED, TOO_MANY, BadRows, Breach
-from offline.data.catalogue import DataError, Line, joined, lasting
+from offline.data.catalogue import DataError, DataLine, joined, lasting
 
 Severity = Literal["error", "warning"]
 
@@ -280,7 +280,7 @@ class Problems:
     def raise_if_broken(self) -> None:
         self.findings().raise_if_broken()
 
-    def _line(self, rule: Rule) -> Line:
+    def _line(self, rule: Rule) -> DataLine:
         places, count = self._places[rule.name], self._counts[rule.name]
         total = f" of {self._totals[rule.name]:,}" if rule.name in self._totals else ""
         breaks = f"{count:,}{total} break{'s' if count == 1 else ''} the rule that {rule.demands}"
@@ -289,7 +289,7 @@ class Problems:
         shown = " | ".join([*map(str, places), *more])
         where = " | ".join([*(place.where for place in places if place.where), *more])
         rule_line = f"{rule.name}: {breaks}{advice}"
-        return Line(f"{rule_line}: {shown}", f"{rule_line}: {where}" if where else rule_line)
+        return DataLine(f"{rule_line}: {shown}", f"{rule_line}: {where}" if where else rule_line)
 
 
 def rule_lines() -> list[str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from offline.data.catalogue import DataError, lasting
+from offline.data.catalogue import DataError, lasting, line_of
 from offline.jobs.ledger import RunLedger, RunRecord, RunStatus, iso_time
 from offline.jobs.steps import Job, Stopwatch, step
 from offline.llm.account import Account, new_run_id
@@ -39,7 +39,7 @@ TERMINATED = 143
 """In place of 130 after SIGTERM."""
 
 _PROGRAM = ("models", "offline")
-"""Packages whose errors say in words of their own what is wrong, and mark what quotes data (``Line``)."""
+"""Packages whose errors say in words of their own what is wrong, and mark what quotes data (``DataLine``)."""
 
 _LOOK_S, _BETWEEN_S = 0.05, 0.02
 """Whoever only looks has the lock for microseconds: a job that finds it taken tries again for so long, so often."""
@@ -163,8 +163,7 @@ def lasting_words(error: BaseException) -> str:
     Those of libraries may quote whatever these were given, and whoever is forgotten could not be found in them."""
     words = ""
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _PROGRAM:
-        first = error.args[0] if len(error.args) == 1 else None
-        words = lasting(first) if isinstance(first, str) else str(error)
+        words = lasting(line_of(error))
     return f"{type(error).__name__}: {words}".rstrip(": ")
 
 
@@ -214,8 +213,8 @@ class Run:
 
     def left(self, reason: str) -> None:
         """Note a reason why something is left for the next run: this one is partial."""
-        if reason not in self.record.reasons:
-            self.record.reasons.append(reason)
+        if lasting(reason) not in self.record.reasons:
+            self.record.reasons.append(lasting(reason))
 
     def asked(self, account: Account, again: Mapping[str, int], bad: Mapping[str, int]) -> None:
         """Note the account of the run's session with the language model so far; a run has one session."""

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from offline import refresh as pipeline
-from offline.data.rules import Findings
+from offline.data.arrival import OF_FORGOTTEN
+from offline.data.rules import Findings, counted
 from offline.data.texts_import import ImportedTexts, read_item_texts, read_user_texts
 from offline.forgetting.run import forget_users
 from offline.jobs.runs import Run
@@ -44,9 +45,11 @@ def import_texts(run: Run, items: Path | None, users: Path | None) -> ImportedTe
             placed = texts.placed()
             if gone := len(texts.users) - len(placed.users):
                 print(f"  warning: texts about partitions that did not say what closed them are dropped: {gone}")
-            forgotten = ForgottenUsers.load(job.config.workdir)
-            of_users = {owner: text for owner, text in of_users.items() if not forgotten.opted_out(owner[0])}
-            texts = placed.with_users(of_users, len(log), closing(trigger))
+            forgotten = ForgottenUsers.load(job.config.workdir)  # a text tells no time, as a profile does not
+            allowed = {owner: text for owner, text in of_users.items() if forgotten.of(owner[0]) is None}
+            if left_out := len(of_users) - len(allowed):
+                print(f"  left out: {counted(left_out, 'text')} {OF_FORGOTTEN}")
+            texts = placed.with_users(allowed, len(log), closing(trigger))
         texts.save(job.imported)
         watch.done(f"{len(texts.items)} items' and {len(texts.users)} users' texts are imported")
         return texts

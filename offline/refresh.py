@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from offline.data.bad_rows import bad_rows_note
-from offline.data.catalogue import Catalogue
+from offline.data.catalogue import Catalogue, joined
 from offline.data.dataset import BAD_ROWS, Dataset, open_dataset
 from offline.data.log import InteractionLog
 from offline.data.rebuild import copy_beside
@@ -173,7 +173,9 @@ def make_knowledge(
                     run.left(f"{name} misses texts of an earlier run that --since leaves out")
     if absent := ask.session.absent:
         first = "nothing was live, so a first refresh asked nothing; the next one does, or --ask-at-once"
-        run.left(f"{absent} texts are still to come: {first if run.asks_later else ask.session.account.reason}")
+        run.left(
+            joined([first if run.asks_later else ask.session.account.reason], f"{absent} texts are still to come: ")
+        )
     return Knowledge({name: produced[name] for name in names if name in produced})
 
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
+from pydantic_core import to_json
 
 from models.contract.events import Identifier
 from models.contract.schema import FrozenConfig
@@ -162,7 +163,7 @@ class UserExport(BaseModel):
     stored      records by store; vectors by their shapes
     aggregates  what was made of everybody's interactions, with the user's among them, and holds no record of anybody
     notes       what could not be told
-    left_out    numbers of the records, by store, for which a value in Redis has no room: the first of each
+    left_out    numbers of the records, by store, for which a value in Redis has no room
     """
 
     model_config = FrozenConfig
@@ -177,16 +178,21 @@ class UserExport(BaseModel):
     left_out: Mapping[str, int] = {}
 
     def pack(self) -> bytes:
-        """At most REPORT_BYTES: where there is more, as many of the last records of each store as there is room for.
-        ValueError if there is none for what is no record."""
-        most, export = max(map(len, self.stored.values()), default=0), self
-        while len(packed := export.model_dump_json().encode()) > REPORT_BYTES:
-            if not most:
-                raise ValueError(f"an export without records has {len(packed):,} bytes, of {REPORT_BYTES:,} at most")
-            most //= 2
-            stored = {name: records[max(0, len(records) - most) :] for name, records in self.stored.items()}
-            left_out = {name: len(self.stored[name]) - len(records) for name, records in stored.items()}
-            export = self.model_copy(
-                update={"stored": stored, "left_out": {name: count for name, count in left_out.items() if count}}
-            )
-        return packed
+        """At most REPORT_BYTES. Where there is more, a record for which alone there is no room is left out, and then,
+        again and again, the older half of whatever store has most bytes. ValueError if there is no room for what is no
+        record."""
+        nothing: Records = {name: [] for name in self.stored}
+        counts = dict.fromkeys(self.stored, max(map(len, self.stored.values()), default=0))
+        empty = len(self.model_copy(update={"stored": nothing, "left_out": counts}).model_dump_json().encode())
+        if (room := REPORT_BYTES - empty) < 0:
+            raise ValueError(f"an export without records has {empty:,} bytes, of {REPORT_BYTES:,} at most")
+        sizes = {name: [len(to_json(record)) + 1 for record in records] for name, records in self.stored.items()}
+        chosen = {name: [at for at, size in enumerate(each) if size <= room] for name, each in sizes.items()}
+        total = {name: sum(sizes[name][at] for at in each) for name, each in chosen.items()}
+        while sum(total.values()) > room:
+            largest = max(total, key=total.__getitem__)
+            chosen[largest] = chosen[largest][(len(chosen[largest]) + 1) // 2 :]
+            total[largest] = sum(sizes[largest][at] for at in chosen[largest])
+        stored = {name: [self.stored[name][at] for at in each] for name, each in chosen.items()}
+        left_out = {name: count for name, each in stored.items() if (count := len(self.stored[name]) - len(each))}
+        return self.model_copy(update={"stored": stored, "left_out": left_out}).model_dump_json().encode()

@@ -1,5 +1,5 @@
 """Rows that break a rule, in files that may have some: up to the share that ``bad_rows_at_most`` states, they are left
-out, counted, and written to a file with rule and place, so that nothing is lost without a word."""
+out, counted, and listed in a file by rule and place, so that nothing is lost without a word."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Breach = tuple[str, "Place"]
 TOO_MANY, SKIPPED = "bad_rows", "row_skipped"
 """The rules that tell of bad rows: an error, and a warning."""
 
-_HEADER = ("rule", "file", "row", "column", "value", "note")
+_HEADER = ("rule", "file", "row", "column", "note")
 
 
 @dataclass(slots=True)
@@ -116,14 +116,15 @@ def _listed(file: _File) -> list[Breach]:
 
 
 def write_bad_rows(path: Path, skipped: Sequence[Breach]) -> None:
-    """Replace the list of rows that were left out, a line for each breach; without any there is no file."""
+    """Replace the list of rows that were left out, a line for each breach; without any there is no file. It quotes no
+    data: a broken row may be of anybody, also of somebody who is forgotten, whom the source has still."""
     if not skipped:
         path.unlink(missing_ok=True)
         return
     text = io.StringIO(newline="")
     lines = csv.writer(text)
     lines.writerow(_HEADER)
-    lines.writerows((rule, place.file, place.row, place.column, place.value, place.note) for rule, place in skipped)
+    lines.writerows((rule, place.file, place.row, place.column, place.note) for rule, place in skipped)
     write_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"))
 
 

@@ -159,9 +159,9 @@ class InteractionLog:
         last = [(begin, len(self))] if end == first else [(begin, end), (first, len(self))]
         return replace(self, streamed=(*earlier, *last))
 
-    def closing(self, user: int) -> InteractionLog:
-        """This log with the open partition of a user closed."""
-        return replace(self, closings=(*self.closings, (user, len(self))))
+    def closing(self, *users: int) -> InteractionLog:
+        """This log with the open partitions of users closed."""
+        return replace(self, closings=(*self.closings, *((user, len(self)) for user in users)))
 
     def digest(self, rows: int) -> str:
         """Changes whenever one of the first ``rows`` rows does: who did what, when, in which part. What is appended

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from offline.data.bad_rows import SKIPPED, TOO_MANY, BadRows, Breach
-from offline.data.catalogue import DataError
+from offline.data.catalogue import DataError, DataLine, joined, lasting
 
 Severity = Literal["error", "warning"]
 
@@ -144,12 +144,17 @@ class Place:
     note: str = ""
 
     def __str__(self) -> str:
+        shown = "" if self.value is None else repr(self.value)
+        shown = shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}..."
+        return ": ".join(part for part in (self.where, shown, self.note) if part)
+
+    @property
+    def where(self) -> str:
+        """The place without what stands there; a note may quote that, too."""
         where = [self.file] if self.file else []
         where += [f"row {self.row}"] if self.row is not None else []
         where += [f"column {self.column!r}"] if self.column is not None else []
-        shown = "" if self.value is None else repr(self.value)
-        shown = shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}..."
-        return ": ".join(part for part in (", ".join(where), shown, self.note) if part)
+        return ", ".join(where)
 
 
 @dataclass(slots=True)
@@ -168,7 +173,12 @@ class Findings:
 
     def raise_if_broken(self) -> None:
         if self.errors:
-            raise DataError("the data cannot be used: " + "; ".join(self.errors))
+            raise DataError(joined(self.errors, "the data cannot be used: "))
+
+    def lasting(self) -> Findings:
+        """The same lines as they may be stored, quoting no data."""
+        facts, warnings, errors = ([*map(lasting, lines)] for lines in (self.facts, self.warnings, self.errors))
+        return Findings(facts, warnings, errors, left_out=self.left_out)
 
 
 def counted(number: int, thing: str) -> str:
@@ -270,13 +280,16 @@ class Problems:
     def raise_if_broken(self) -> None:
         self.findings().raise_if_broken()
 
-    def _line(self, rule: Rule) -> str:
+    def _line(self, rule: Rule) -> DataLine:
         places, count = self._places[rule.name], self._counts[rule.name]
         total = f" of {self._totals[rule.name]:,}" if rule.name in self._totals else ""
-        shown = " | ".join(map(str, places)) + (f" | and {count - len(places):,} more" if count > len(places) else "")
         breaks = f"{count:,}{total} break{'s' if count == 1 else ''} the rule that {rule.demands}"
         advice = f" ({rule.advice})" if rule.advice else ""
-        return f"{rule.name}: {breaks}{advice}: {shown}"
+        more = [f"and {count - len(places):,} more"] if count > len(places) else []
+        shown = " | ".join([*map(str, places), *more])
+        where = " | ".join([*(place.where for place in places if place.where), *more])
+        rule_line = f"{rule.name}: {breaks}{advice}"
+        return DataLine(f"{rule_line}: {shown}", f"{rule_line}: {where}" if where else rule_line)
 
 
 def rule_lines() -> list[str]:

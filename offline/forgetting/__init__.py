@@ -6,5 +6,5 @@ run       the step ``forget``: from the tombstones to the receipts
 rows      what is numbered by rows or users of the log, replaced together: the log, knowledge, imported texts, reports
 contents  what is stored by content: answers of the language model, encoded texts, hidden states
 archives  rows of Parquet archives, of users who are forgotten and of exposures that are too old
-journal   what is found by key or position: the undo journal, the write cache, lists of bad rows, files of killed runs
+journal   what is found by key or position: the undo journal, the write cache, bad rows, errors, files of killed runs
 """

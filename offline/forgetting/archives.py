@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from typing import Any
 import polars as pl
 
 from models.contract.requests import Records
+from offline.data.catalogue import DataError
 from offline.data.files import write_parquet
 from offline.data.log import InteractionLog
+from offline.forgetting.journal import file_records, half_written
 from offline.jobs.runs import LockedError, exclusive
 from offline.jobs.steps import Job
 from offline.publish.archive import USER_COLUMNS
@@ -22,6 +24,7 @@ from offline.publish.erasure import Removed
 from offline.publish.streams import trim_stream
 
 TABLES = ("exposures", "interactions")
+_HALF_WRITTEN = "files of killed archive runs, of whomever"
 _OF_UNITS = ("unit", "time_ms", "layers", "experiments", "arms", "hows")
 """Columns of an exposure that say something of its unit, whoever the user was."""
 _DAY_MS = 86_400_000
@@ -39,20 +42,22 @@ def archived_users(job: Job) -> set[str]:
     """All users and units in the archives."""
     users: set[str] = set()
     for path in _parts(job):
-        frame = pl.scan_parquet(path)
-        for name in set(USER_COLUMNS) & set(frame.collect_schema().names()):
-            users.update(frame.select(pl.col(name).drop_nulls().unique()).collect()[name].to_list())
+        frame = _read(path, USER_COLUMNS)
+        for name in frame.columns:
+            users.update(frame[name].drop_nulls().unique().to_list())
     return users
 
 
 def remove_from_archives(job: Job, _: InteractionLog, until_ms: Mapping[str, int], removed: Removed) -> None:
-    """Rewrite the parts that have rows of these users until their times (unix ms), as user or as unit. LockedError if a
-    job goes on reading the streams."""
+    """Rewrite the parts that have rows of these users until their times (unix ms), as user or as unit, and remove what
+    killed runs left half written. LockedError if a job goes on reading the streams."""
     for folder in archive_folders(job):
         with _alone(folder):
+            for path in half_written(folder):
+                path.unlink()
             for table in TABLES:
                 for path in (folder / table).glob("part-*.parquet"):
-                    frame = pl.read_parquet(path)
+                    frame = _read(path)
                     # A row cannot have arrived after its part was written, whatever time its caller's clock told.
                     happened = pl.min_horizontal(pl.col("time_ms"), pl.lit(path.stat().st_mtime_ns // 1_000_000))
                     names = [name for name in USER_COLUMNS if name in frame.columns]
@@ -66,13 +71,14 @@ def remove_from_archives(job: Job, _: InteractionLog, until_ms: Mapping[str, int
 
 def archive_records(job: Job, _: InteractionLog, user: str) -> Records:
     """Rows that have a user as user or as unit. Where somebody else came with the user as unit, the row is the other
-    one's but for the arms."""
-    records: Records = {f"archived {table}": [] for table in TABLES}
+    one's but for the arms. Names and sizes of files of killed runs, of which nobody can tell whose they are."""
+    records: Records = {f"archived {table}": [] for table in TABLES} | {_HALF_WRITTEN: []}
     for folder in archive_folders(job):
+        records[_HALF_WRITTEN] += file_records(job, sorted(half_written(folder)))
         place = str(folder.relative_to(job.config.workdir))
         for table in TABLES:
             for path in sorted((folder / table).glob("part-*.parquet")):
-                frame = pl.read_parquet(path)
+                frame = _read(path)
                 names = [name for name in USER_COLUMNS if name in frame.columns]
                 rows = frame.filter(pl.any_horizontal(pl.col(name) == user for name in names))
                 for row in rows.iter_rows(named=True):
@@ -98,7 +104,7 @@ def end_exposures(job: Job, store: Store | None) -> int:
         with _alone(folder):
             for table in TABLES:
                 for path in (folder / table).glob("part-*.parquet"):
-                    frame = pl.read_parquet(path)
+                    frame = _read(path)
                     is_young = frame["time_ms"] >= first_ms
                     count += frame.height - int(is_young.sum())
                     _replace(path, frame, is_young)
@@ -108,7 +114,22 @@ def end_exposures(job: Job, store: Store | None) -> int:
 
 
 def _parts(job: Job) -> list[Path]:
-    return [path for folder in archive_folders(job) for table in TABLES for path in (folder / table).glob("part-*")]
+    folders = [folder / table for folder in archive_folders(job) for table in TABLES]
+    return [path for folder in folders for path in folder.glob("part-*.parquet")]
+
+
+def _read(path: Path, columns: Collection[str] | None = None) -> pl.DataFrame:
+    """A part, or those of these columns that it has. DataError if it is damaged."""
+    try:
+        frame = pl.scan_parquet(path)
+        if columns is not None:
+            frame = frame.select(name for name in frame.collect_schema().names() if name in columns)
+        return frame.collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(
+            f"{path} cannot be read, and so nobody can tell whose rows are in it: put back a copy of it, or remove it "
+            f"({type(error).__name__})"
+        ) from error
 
 
 def _until(name: str, until_ms: Mapping[str, int]) -> pl.Expr:

@@ -12,7 +12,7 @@ from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.data.rules import counted
 from offline.forgetting import rows
-from offline.jobs.runs import Run
+from offline.jobs.runs import Run, lasting_words
 from offline.jobs.steps import Job
 from offline.llm.cache import CacheError
 from offline.publish.connection import Store
@@ -82,10 +82,12 @@ def answer_exports(run: Run, store: Store) -> None:
         users = {each.user_id for each in requests if each.user_id is not None and not watch.blocks(each.user_id)}
         try:
             exports = exports_of(job, sorted(users))
-        except (CacheError, JournalError, DataError) as error:
+        except (CacheError, JournalError, DataError) as error:  # the run goes on: others wait for it
             for request in requests:
-                write_request(store, request.changed(RequestState.FAILED, note=f"{type(error).__name__}: {error}"))
-            raise
+                write_request(store, request.changed(RequestState.FAILED, note=lasting_words(error)))
+            print(f"  warning: nobody is exported: {error}", flush=True)
+            stopwatch.done("failed")
+            return
         for request in requests:
             write_request(store, _answered(store, request, exports.get(request.user_id or ""), watch))
         stopwatch.done(f"{counted(len(exports), 'user')} exported")

@@ -1,5 +1,5 @@
-"""What is found by key or position: the undo journal, the write cache, lists of bad rows, and files that killed runs
-left half written."""
+"""What is found by key or position: the undo journal, the write cache, bad rows, errors in the ledger, and files that
+killed runs left half written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import csv
 import io
 import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from models.contract.requests import Records
 from offline.data.dataset import BAD_ROWS
 from offline.data.files import write_bytes
 from offline.data.log import InteractionLog
+from offline.jobs.ledger import RunLedger
 from offline.jobs.steps import Job
 from offline.publish.erasure import Removed
 from offline.publish.records import WRITE_CACHE_FOLDER
@@ -26,24 +27,25 @@ from offline.publish.undo import JOURNAL_FILE, Journal
 from offline.store import shape_in_words
 
 _OTHERS = frozenset(("exposures", "replay", "checkpoints"))
-"""Folders that this job has not to itself, or that hold nothing of users."""
+"""Folders that this job has not to itself (archives.py cleans those), or that hold nothing of users."""
+_VALUE = "value"
+"""Column of lists of bad rows, until 2026-11-30: what stood there."""
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 """Names of files that ``offline.data.files`` had begun to write."""
 
 
 def journaled_users(job: Job) -> set[str]:
     """Users of whom the undo journal has records."""
-    path = job.config.workdir / JOURNAL_FILE
-    if not path.is_file():
-        return set()
-    with Journal(path) as journal:
-        return {user for key in journal.journaled_keys() if (user := owner_of(key, "u")) is not None}
+    users = set[str]()
+    for path in _journals(job):
+        with Journal(path) as journal:
+            users.update(user for key in journal.journaled_keys() if (user := owner_of(key, "u")) is not None)
+    return users
 
 
 def remove_from_journal(job: Job, _: InteractionLog, users: Collection[str], removed: Removed) -> None:
     """Remove the records of these users, also from the file's bytes."""
-    path = job.config.workdir / JOURNAL_FILE
-    if path.is_file():
+    for path in _journals(job):
         with Journal(path) as journal:
             keys = [(key, user) for key in journal.journaled_keys() if (user := owner_of(key, "u")) in users and user]
             journal.remove([key for key, _ in keys])
@@ -52,8 +54,8 @@ def remove_from_journal(job: Job, _: InteractionLog, users: Collection[str], rem
 
 def journal_records(job: Job, _: InteractionLog, user: str) -> Records:
     """Former knowledge of a user in the undo journal."""
-    path, records = job.config.workdir / JOURNAL_FILE, list[Any]()
-    if path.is_file():
+    records = list[Any]()
+    for path in _journals(job):
         with Journal(path) as journal:
             for key in journal.journaled_keys():
                 if owner_of(key, "u") == user:
@@ -98,24 +100,41 @@ def write_cache_records(job: Job, log: InteractionLog, user: str) -> Records:
 
 
 def _digests_of_users(job: Job) -> list[Path]:
-    return sorted((job.config.workdir / WRITE_CACHE_FOLDER).glob("user-*.npy"))
+    return sorted(path for folder in _publishers(job) for path in (folder / WRITE_CACHE_FOLDER).glob("user-*.npy"))
+
+
+def _journals(job: Job) -> list[Path]:
+    return [path for folder in _publishers(job) if (path := folder / JOURNAL_FILE).is_file()]
+
+
+def _publishers(job: Job) -> tuple[Path, Path]:
+    """The folders of what publishes: of the jobs, and of a replay, which has a prefix of its own."""
+    return job.config.workdir, job.config.workdir / "replay"
 
 
 def remove_from_bad_rows(job: Job, _: InteractionLog, users: Collection[str], removed: Removed) -> None:
-    """Remove the lines that name one of these users."""
-    lines = _bad_rows(job)
-    left = [line for line in lines if not set(users).intersection(line)]
-    if len(left) < len(lines):
-        removed.update((user, "bad rows") for line in lines for user in set(users).intersection(line))
+    """Cut what stands in bad rows out of a list that an earlier version wrote: a whole row may stand in one cell."""
+    header, *lines = _bad_rows(job) or [[]]
+    if _VALUE in header:
+        at = header.index(_VALUE)
+        removed.update(
+            (user, "bad rows") for line in lines for user in users if _quotes("".join(line[at : at + 1]), user)
+        )
         text = io.StringIO(newline="")
-        csv.writer(text).writerows(left)
+        csv.writer(text).writerows(line[:at] + line[at + 1 :] for line in (header, *lines))
         write_bytes(job.raw / BAD_ROWS, text.getvalue().encode("utf-8"))
 
 
 def bad_row_records(job: Job, _: InteractionLog, user: str) -> Records:
     """The lines that name a user."""
     header, *lines = _bad_rows(job) or [[]]
-    return {"bad rows": [dict(zip(header, line, strict=False)) for line in lines if user in line]}
+    named = (dict(zip(header, line, strict=False)) for line in lines)
+    return {"bad rows": [line for line in named if _quotes(line.get(_VALUE, ""), user)]}
+
+
+def _quotes(words: str, user: str) -> bool:
+    """Whether words are an id, or have it in quotes."""
+    return words == user or repr(user) in words
 
 
 def _bad_rows(job: Job) -> list[list[str]]:
@@ -127,15 +146,34 @@ def _bad_rows(job: Job) -> list[list[str]]:
         return list(csv.reader(file))
 
 
+def remove_from_ledger(job: Job, _: InteractionLog, users: Collection[str], removed: Removed) -> None:
+    """Leave the kinds of the errors that ended runs alone: an earlier version wrote words that quote data, cut short,
+    so that nobody can tell whose."""
+    ledger = RunLedger(job.config.workdir)
+    removed.update((user, "errors of runs") for line in ledger.failures() for user in users if _named(line, user))
+    ledger.cut_failures()
+
+
+def ledger_records(job: Job, _: InteractionLog, user: str) -> Records:
+    """Words of errors that name a user."""
+    lines = RunLedger(job.config.workdir).failures()
+    named = [{"run": line.get("run"), "reasons": line["reasons"]} for line in lines if _named(line, user)]
+    return {"errors of runs": named}
+
+
+def _named(line: Mapping[str, Any], user: str) -> bool:
+    return any(_quotes(str(reason), user) for reason in line["reasons"])
+
+
 def remove_half_written(job: Job, *_: object) -> None:
     """Remove what killed runs left in the work folder, which this job has to itself."""
-    for path in _half_written(job.config.workdir, _OTHERS):
+    for path in half_written(job.config.workdir, _OTHERS):
         path.unlink(missing_ok=True)
 
 
 def half_written_records(job: Job, *_: object) -> Records:
     """Names and sizes of the same files, of which nobody can tell whose they are."""
-    paths = sorted(_half_written(job.config.workdir, _OTHERS))
+    paths = sorted(half_written(job.config.workdir, _OTHERS))
     return {"files of killed runs, of whomever": file_records(job, paths)}
 
 
@@ -161,9 +199,10 @@ def file_records(job: Job, paths: Iterable[Path]) -> list[Any]:
     return [{"file": str(path.relative_to(job.config.workdir)), "bytes": path.stat().st_size} for path in paths]
 
 
-def _half_written(folder: Path, others: Collection[str]) -> Iterator[Path]:
+def half_written(folder: Path, others: Collection[str] = ()) -> Iterator[Path]:
+    """What killed runs left below a folder, but in folders of the names ``others``."""
     for path in list(folder.iterdir()):
         if path.is_dir() and path.name not in others:
-            yield from _half_written(path, others)
+            yield from half_written(path, others)
         elif path.is_file() and _TEMPORARY.fullmatch(path.name):
             yield path

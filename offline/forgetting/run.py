@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 from models.contract.forgetting import EVERYTHING_MS, Tombstone
 from models.contract.requests import JobRequest, RequestKind, RequestState
+from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.data.rules import counted
 from offline.forgetting import rows
@@ -20,7 +22,7 @@ from offline.jobs.runs import Run
 from offline.jobs.steps import Job
 from offline.publish.connection import Store
 from offline.publish.erasure import Removed, erase_users, rewrite_files, rewrite_streams
-from offline.publish.requests import open_requests, remove_requests, write_request
+from offline.publish.requests import drop_ended, open_requests, remove_requests, write_request
 from offline.publish.tombstones import ForgottenUsers, synchronise, write_tombstones
 from offline.training.retraining import Retraining
 
@@ -40,6 +42,8 @@ def forget_users(run: Run, store: Store | None, at_once: Collection[str] = ()) -
     """
     job = run.job
     rows.finish_removal(job)
+    if store is not None:
+        drop_ended(store)
     requests = [] if store is None else [each for each in open_requests(store) if each.kind is RequestKind.FORGET]
     if store is not None:
         _write_lost(store, job, requests)
@@ -95,7 +99,8 @@ def _pending(job: Job, forgotten: ForgottenUsers, log: InteractionLog, requests:
     names = {*log.user_ids, *(each.user_id for each in requests if each.user_id is not None)}
     names |= archived_users(job) | journaled_users(job) | rows.imported_users(job)
     for folder in rows.former_logs(job):
-        names.update(InteractionLog.load(folder).user_ids)
+        with suppress(DataError):  # one that cannot be read goes as a whole
+            names.update(InteractionLog.load(folder).user_ids)
     tombstones = {name: forgotten.pending(name) for name in sorted(names)}
     tombstones |= {each.user_id: forgotten.of(each.user_id) for each in requests if each.user_id is not None}
     return {name: tombstone.until_ms for name, tombstone in tombstones.items() if tombstone is not None}

@@ -33,6 +33,7 @@ WORK_STORES = (
     WorkStore(journal.remove_from_journal, journal.journal_records),
     WorkStore(journal.remove_from_write_cache, journal.write_cache_records),
     WorkStore(journal.remove_from_bad_rows, journal.bad_row_records),
+    WorkStore(journal.remove_from_ledger, journal.ledger_records),
     WorkStore(archives.remove_from_archives, archives.archive_records),
     WorkStore(journal.remove_reranker_scores, journal.reranker_score_records),
     WorkStore(rows.remove_from_copies, rows.copy_records),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from offline.data.catalogue import DataError
-from offline.data.files import append_line, read_json, write_json
+from offline.data.files import append_line, read_json, write_bytes, write_json
 from offline.knowledge.run import ProducerState
 from offline.knowledge.vectors import Produced
 from offline.llm.account import CACHE_FILE, Account, open_accounts
@@ -171,6 +171,20 @@ class RunLedger:
         record.totals = {name: round(earlier.get(name, 0) + more, 6) for name, more in spent.items()}
         append_line(self._path, json.dumps(record.document(), ensure_ascii=False))
 
+    def failures(self) -> list[dict[str, Any]]:
+        """Lines with the words of errors, of all the file; an earlier version quoted data there."""
+        return [document for line in self._lines() if (document := _with_words(line)) is not None]
+
+    def cut_failures(self) -> None:
+        """Leave of the words of errors their kinds alone."""
+        lines = self._lines()
+        cut = [line if (document := _with_words(line)) is None else _cut(document) for line in lines]
+        if cut != lines:
+            write_bytes(self._path, b"".join(line + b"\n" for line in cut))
+
+    def _lines(self) -> list[bytes]:
+        return self._path.read_bytes().splitlines() if self._path.is_file() else []
+
     def keep(self, record: RunRecord) -> None:
         """Keep the line so far, for whoever comes next if this run is killed."""
         write_json(self._folder / CURRENT, record.document())
@@ -224,6 +238,25 @@ class RunLedger:
 def iso_time(seconds: float) -> str:
     """ISO 8601 in UTC, to the second, of seconds since 1970."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+_ENDED_BY_ERRORS = (RunStatus.FAILED, RunStatus.INTERRUPTED, RunStatus.KILLED)
+
+
+def _with_words(line: bytes) -> dict[str, Any] | None:
+    """The document of a line of a run that ended by an error, if more than the error's kind is in it."""
+    with suppress(ValueError):  # half a line, after a power cut
+        document = json.loads(line)
+        if isinstance(document, dict) and document.get("status") in _ENDED_BY_ERRORS:
+            reasons = document.get("reasons")
+            if isinstance(reasons, list) and any(":" in str(reason) for reason in reasons):
+                return document
+    return None
+
+
+def _cut(document: dict[str, Any]) -> bytes:
+    kinds = [str(reason).partition(":")[0] for reason in document["reasons"]]
+    return json.dumps(document | {"reasons": kinds}, ensure_ascii=False).encode()
 
 
 def _documents(path: Path) -> list[Any]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from models.contract.arrays import BoolArray
 from models.valkey.embedded import EmbeddedRedisError
-from offline.data.catalogue import Catalogue, DataError
+from offline.data.catalogue import Catalogue, DataError, joined
 from offline.data.dataset import Dataset, open_dataset
 from offline.data.files import file_digest
 from offline.data.log import InteractionLog
@@ -64,7 +64,7 @@ def heed(findings: Findings) -> None:
     for warning in findings.warnings:
         print(f"  warning: {warning}", flush=True)
     if findings.errors:
-        raise DataError("; ".join(findings.errors))
+        raise DataError(joined(findings.errors))
 
 
 def of_everything(job: Job, *, measured: bool = False) -> Findings:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from offline.data.catalogue import DataError
+from offline.data.catalogue import DataError, lasting, line_of
 from offline.jobs.ledger import RunLedger, RunRecord, RunStatus, iso_time
 from offline.jobs.steps import Job, Stopwatch, step
 from offline.llm.account import Account, new_run_id
@@ -37,6 +37,9 @@ EXIT_CODES: Mapping[RunStatus, int] = {
 """2 is a wrong call: an unknown option, or a configuration that is not understood."""
 TERMINATED = 143
 """In place of 130 after SIGTERM."""
+
+_PROGRAM = ("models", "offline")
+"""Packages whose errors say in words of their own what is wrong, and mark what quotes data (``DataLine``)."""
 
 _LOOK_S, _BETWEEN_S = 0.05, 0.02
 """Whoever only looks has the lock for microseconds: a job that finds it taken tries again for so long, so often."""
@@ -155,6 +158,15 @@ def check_owner(job: Job) -> None:
         )
 
 
+def lasting_words(error: BaseException) -> str:
+    """What files and Redis may have of an error: its type, with the words of errors of this program and of the system.
+    Those of libraries may quote whatever these were given, and whoever is forgotten could not be found in them."""
+    words = ""
+    if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _PROGRAM:
+        words = lasting(line_of(error))
+    return f"{type(error).__name__}: {words}".rstrip(": ")
+
+
 class Run:
     """A run under way. ``record`` is its line so far; with ``asks_later``, no language model is asked in it."""
 
@@ -179,7 +191,7 @@ class Run:
         except BaseException as error:
             if self.record.status is RunStatus.RUNNING:  # it never began
                 self._set_status(RunStatus.LOCKED if isinstance(error, LockedError) else RunStatus.FAILED)
-                self.record.reasons = [str(error)]
+                self.record.reasons = [lasting_words(error)]
                 self._measure()
             raise
 
@@ -201,8 +213,8 @@ class Run:
 
     def left(self, reason: str) -> None:
         """Note a reason why something is left for the next run: this one is partial."""
-        if reason not in self.record.reasons:
-            self.record.reasons.append(reason)
+        if lasting(reason) not in self.record.reasons:
+            self.record.reasons.append(lasting(reason))
 
     def asked(self, account: Account, again: Mapping[str, int], bad: Mapping[str, int]) -> None:
         """Note the account of the run's session with the language model so far; a run has one session."""
@@ -242,7 +254,7 @@ class Run:
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 status = RunStatus.INTERRUPTED
-            self.record.reasons.append(f"{type(error).__name__}: {error}".rstrip(": "))
+            self.record.reasons.append(lasting_words(error))
             raise
         finally:
             self._set_status(status)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 
+from offline.data.catalogue import joined, line_of
 from offline.llm.budget import BudgetAccount, Reservation
 from offline.llm.cache import ResponseCache
 from offline.llm.protocol import Completion, Parameters, PermanentError, Prompt, TransientError, UnusableBackendError
@@ -173,17 +174,19 @@ class BatchRun:
             self._defect = self._defect or error
             self.stopped = str(error)
             return
-        self.failures |= {key: f"{type(error).__name__}: {error}" for key, _ in batch}
+        self.failures |= {key: joined([line_of(error)], f"{type(error).__name__}: ") for key, _ in batch}
         if isinstance(error, UnusableBackendError):
-            self.stopped = str(error)
+            self.stopped = line_of(error)
         elif isinstance(error, PermanentError):
             self.refused |= dict(batch)
         else:
             self._failed_in_a_row += 1
             if error.retry_after is not None and error.retry_after > self.patience:
-                self.stopped = f"the server asks to wait for {error.retry_after:.0f} s: {error}"
+                self.stopped = joined([line_of(error)], f"the server asks to wait for {error.retry_after:.0f} s: ")
             elif self._failed_in_a_row >= self.give_up_after:
-                self.stopped = f"{self._failed_in_a_row} calls in a row failed, the last with: {error}"
+                self.stopped = joined(
+                    [line_of(error)], f"{self._failed_in_a_row} calls in a row failed, the last with: "
+                )
 
     async def remember_refusals(
         self, run_id: str, answered_any: bool, still_answers: Callable[[Prompt], Awaitable[bool]]

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from models.contract.leaving import is_on_this_machine
+from offline.data.catalogue import DataLine
 from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
 
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
@@ -102,7 +103,8 @@ class OpenAIBackend:
 
     def _failure(self, response: httpx2.Response) -> TransientError | PermanentError:
         status = response.status_code
-        message = f"{self._url} answered {status}: {self._excerpt(response)}"
+        answered = f"{self._url} answered {status}"
+        message = DataLine(f"{answered}: {self._excerpt(response)}", answered)  # some servers repeat the prompt
         if status in _TRANSIENT_STATUS or status >= 500:
             return TransientError(message, _retry_after(response.headers.get("retry-after")))
         if status in _HOPELESS_STATUS:

@@ -16,6 +16,7 @@ from models.contract.keys import Keys
 from models.contract.prefixes import FORMER_PREFIX, own_folder, prefix_of
 from models.redis_address import CLUSTER_REMEDY, URL_FORMS, RedisAddress
 from models.valkey.embedded import embedded_redis, holds_data
+from offline.data.catalogue import DataLine
 
 
 class StoreError(RuntimeError):
@@ -121,4 +122,6 @@ def _connected(url: str, keys: Keys, artifacts: Path) -> Iterator[Store]:
     except (MovedError, ClusterCrossSlotError) as error:
         raise StoreError(f"Redis at {redacted(url)} refuses: {error}; {CLUSTER_REMEDY}") from error
     except redis.RedisError as error:  # out of memory, read-only after a failover, no permission
-        raise StoreError(f"Redis at {redacted(url)} refuses: {error}") from error
+        # of a command that it does not know Redis quotes the arguments: keys, with the ids of users
+        words = f"Redis at {redacted(url)} refuses: "
+        raise StoreError(DataLine(f"{words}{error}", words + str(error).partition(", with args")[0])) from error

@@ -16,9 +16,12 @@ from models.contract.requests import (
     Report,
     ReportKind,
     RequestKind,
+    RequestState,
     UserExport,
 )
+from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
+from offline.publish.records import chunks
 
 
 def open_requests(store: Store) -> list[JobRequest]:
@@ -34,11 +37,33 @@ def write_request(store: Store, request: JobRequest) -> None:
 
 
 def remove_requests(store: Store, until_ms: Mapping[str, int]) -> None:
-    """Remove the requests about users that were asked for until their times (unix ms), but for receipts."""
+    """Remove the requests about users that were asked for until their times (unix ms), but for receipts. Reports of dry
+    runs until then go, and of the notes of what failed the kinds of the errors stay alone: an earlier version quoted
+    data in both."""
+    latest_ms = max(until_ms.values(), default=-1)
     for request in list(_requests(store)):
-        if request.kind is not RequestKind.FORGET and request.asked_ms <= until_ms.get(request.user_id or "", -1):
+        if request.kind is RequestKind.FORGET:
+            continue
+        if request.asked_ms <= until_ms.get(request.user_id or "", -1):
             store.redis.delete(store.keys.request(request.id))
             store.redis.zrem(store.keys.requests, request.id)
+        elif request.state is RequestState.FAILED and request.changed_ms <= latest_ms and ":" in request.note:
+            note = request.note.partition(":")[0]
+            write_request(store, request.model_copy(update={"note": note}))  # it ends when it would have
+    names: Any = store.redis.zrangebyscore(store.keys.reports, "-inf", latest_ms)
+    for name in names:
+        if name.startswith(f"{ReportKind.DRY_RUN}-".encode()):
+            _remove_report(store, name)
+
+
+def drop_ended(store: Store) -> None:
+    """Take requests off the list that have ended."""
+    names: Any = store.redis.zrange(store.keys.requests, 0, -1)
+    with Bulk(store.redis) as bulk:
+        for chunk in chunks(names):
+            stored = bulk.lengths([store.keys.request(name.decode()) for name in chunk])
+            if ended := [name for name, length in zip(chunk, stored, strict=True) if not length]:
+                store.redis.zrem(store.keys.requests, *ended)
 
 
 def publish_export(store: Store, export: UserExport) -> None:
@@ -57,17 +82,22 @@ def publish_report(store: Store, kind: ReportKind, name: str, body: Mapping[str,
     store.redis.zremrangebyscore(store.keys.reports, "-inf", now - 1000 * REPORT_SECONDS)
     oldest: Any = store.redis.zrange(store.keys.reports, 0, -MOST_REPORTS - 1)
     for former in oldest:
-        store.redis.delete(store.keys.report(former.decode()))
-        store.redis.zrem(store.keys.reports, former)
+        _remove_report(store, former)
     return report.name
+
+
+def _remove_report(store: Store, name: bytes) -> None:
+    store.redis.delete(store.keys.report(name.decode()))
+    store.redis.zrem(store.keys.reports, name)
 
 
 def _requests(store: Store) -> Iterator[JobRequest]:
     names: Any = store.redis.zrange(store.keys.requests, 0, -1)
-    for name in names:
-        document: Any = store.redis.get(store.keys.request(name.decode()))
-        try:
-            if document is not None:
-                yield JobRequest.model_validate_json(document)
-        except ValidationError:
-            continue
+    with Bulk(store.redis) as bulk:
+        for chunk in chunks(names):
+            for document in bulk.get([store.keys.request(name.decode()) for name in chunk]):
+                try:
+                    if document is not None:
+                        yield JobRequest.model_validate_json(document)
+                except ValidationError:
+                    continue

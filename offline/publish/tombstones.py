@@ -120,6 +120,14 @@ class ForgottenUsers:
         merged = TombstoneTable(later, current.of_digests)
         return replace(self, salts=(Tombstones(current.salt, current.revision, merged), *others))
 
+    def says_the_same(self, other: ForgottenUsers) -> bool:
+        """Whether both have the same tombstones, whatever the revisions of Redis they were read at."""
+
+        def contents(forgotten: ForgottenUsers) -> list[tuple[str, TombstoneTable]]:
+            return [(tombstones.salt, tombstones.of_digests) for tombstones in forgotten.salts]
+
+        return self.done == other.done and contents(self) == contents(other)
+
     def without(self, catalogue: Catalogue) -> Catalogue:
         """The catalogue without profiles of users who have a tombstone: a profile tells no time."""
         if not self:
@@ -217,7 +225,7 @@ def synchronise(store: Store | None, workdir: Path, user_ids: Collection[str] = 
     A Redis that lost them gets them back with their salt. Where it has another one meanwhile, only the tombstones of
     those of ``user_ids`` who have one can be written there; the others stay in the work folder.
     """
-    forgotten = ForgottenUsers.load(workdir)
+    forgotten = saved = ForgottenUsers.load(workdir)
     if store is not None:
         current = stored_tombstones(store)
         if not current.salt and forgotten:
@@ -235,7 +243,7 @@ def synchronise(store: Store | None, workdir: Path, user_ids: Collection[str] = 
                 known = {name: newest.of(name) for name in renamed}
                 write_tombstones(store, {name: entry for name, entry in renamed.items() if entry != known[name]})
             forgotten = forgotten.united(stored_tombstones(store))
-    if forgotten != ForgottenUsers.load(workdir) and forgotten:
+    if forgotten and not forgotten.says_the_same(saved):
         forgotten.save(workdir)
     return forgotten
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from models.contract.forgetting import Tombstone
 from offline.data.catalogue import DataError
 from offline.data.files import write_json
 from offline.data.log import InteractionLog
@@ -15,6 +17,8 @@ from offline.import_texts import import_texts
 from offline.jobs.dry_run import dry_run
 from offline.jobs.runs import Run
 from offline.knowledge.vectors import Produced
+from offline.publish.connection import open_store
+from offline.publish.tombstones import write_tombstones
 from tests.offline.pipeline import Pipeline, kinds
 
 
@@ -63,6 +67,22 @@ def test_what_was_streamed_before_the_import_does_not_see_it(installed: Pipeline
     everything = np.arange(before, len(log))
     newest = users.visible(np.full(len(everything), number), everything)
     assert (newest < users.start[number + 1] - users.start[number]).all()
+
+
+def test_texts_about_a_user_who_came_back_are_left_out(
+    installed: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The old file may be imported again, and says nothing of when its texts were written."""
+    now = round(time.time() * 1000)
+    with open_store(installed.job.data_dir, installed.config.name) as store:
+        write_tombstones(store, {"u1": Tombstone(forgotten_ms=now)})
+    installed.stream(*(("u1", f"i{at}", 5.0, now + 1 + at) for at in range(3)))
+    (tmp_path / "users.jsonl").write_text(
+        '{"user": "u1", "text": "Likes trains."}\n{"user": "u2", "text": "Likes boats."}\n'
+    )
+    assert [text.user for text in take_over(installed, None, tmp_path / "users.jsonl").users] == ["u2"]
+    assert "left out: 1 text of users who are forgotten" in capsys.readouterr().out
+    assert "u1" in InteractionLog.load(installed.job.log).user_ids
 
 
 def test_a_text_about_a_partition_is_left_out_when_other_partitions_close(

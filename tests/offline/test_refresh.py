@@ -221,7 +221,7 @@ def test_a_failure_is_in_the_ledger(installed: Pipeline, monkeypatch: pytest.Mon
     with pytest.raises(RuntimeError, match="a defect"):
         installed.refresh()
     last = installed.runs()[-1]
-    assert (last["status"], last["exit_code"], last["reasons"]) == ("failed", 1, ["RuntimeError: a defect"])
+    assert (last["status"], last["exit_code"], last["reasons"]) == ("failed", 1, ["RuntimeError"])
     assert "train" in last["stages"]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -18,18 +20,19 @@ from models.contract.events import EVENT_BYTES
 from models.contract.exposures import Exposure
 from models.contract.forgetting import Tombstone
 from models.contract.keys import Keys
-from models.contract.requests import JobRequest, RequestKind
+from models.contract.requests import JobRequest, ReportKind, RequestKind, RequestState
 from offline.data.dataset import BAD_ROWS
-from offline.data.files import write_arrays, write_bytes
+from offline.data.files import append_line, write_arrays, write_bytes
 from offline.data.log import InteractionLog
 from offline.data.rebuild import copy_beside
 from offline.data.texts_import import ImportedTexts, UserText
+from offline.jobs.ledger import LEDGER
 from offline.knowledge.run import ENCODED, OWNERS
 from offline.knowledge.vectors import Produced
 from offline.llm.account import CACHE_FILE
 from offline.publish.archive import archive
 from offline.publish.connection import Store, open_store
-from offline.publish.requests import write_request
+from offline.publish.requests import publish_report, write_request
 from offline.publish.tombstones import write_tombstones
 from offline.publish.undo import JOURNAL_FILE
 from offline.store import ArrayFile, ArrayFolder, addresses, owner_mark, owner_table
@@ -74,9 +77,14 @@ class Populated:
         return request
 
     def receipt(self, request: JobRequest) -> JobRequest:
+        stored = self.stored_request(request.id.encode())
+        assert stored is not None
+        return stored
+
+    def stored_request(self, name: bytes) -> JobRequest | None:
         with self.store() as store:
-            document: Any = store.redis.get(store.keys.request(request.id))
-        return JobRequest.model_validate_json(document)
+            document: Any = store.redis.get(store.keys.request(name.decode()))
+        return None if document is None else JobRequest.model_validate_json(document)
 
     def store(self) -> Any:
         return open_store(self.pipeline.job.data_dir, self.pipeline.config.name)
@@ -145,13 +153,14 @@ def populate(installation: Pipeline) -> Populated:
         copy_beside(job.log)
         archive(store, job.config.workdir / "exposures", ())
         archive(store, job.config.workdir / "replay" / "exposures", ())
+    shutil.copy(job.config.workdir / JOURNAL_FILE, job.config.workdir / "replay")
+    for folder in (job.config.workdir / "exposures", job.config.workdir / "replay" / "exposures"):
+        for part in [*folder.rglob("part-*.parquet")]:  # of runs that were killed
+            (part.parent / f".{part.name}.abcd_123").write_bytes(part.read_bytes())
     log = InteractionLog.load(job.log)
     rows = split_samples(job.config.samples, log).rows["test"]
     write_arrays(job.models / "test_predictions.npz", rows=rows, label=log.value[rows], baseline=log.value[rows])
-    write_bytes(
-        job.raw / BAD_ROWS,
-        f"rule,file,row,column,value,note\nid_type,a.csv,3,user,{U},\nid_type,a.csv,4,user,{V},\n".encode(),
-    )
+    _leave_what_former_versions_left(installation)
     states = ArrayFolder(job.knowledge / "marc" / "states" / "model" / "depth-0.5000")
     text_of = {user: f"{Produced.load(job.knowledge / 'liber').texts[user]} read" for user in (U, V)}
     with owner_table(job.knowledge / OWNERS) as owners:
@@ -160,6 +169,29 @@ def populate(installation: Pipeline) -> Populated:
             states.add({key: np.arange(4, dtype=np.float16) + len(user)})
             owners.note([(key, owner_mark(user))])
     return Populated(installation, {user: _needles(installation, user) for user in (U, V)})
+
+
+def _leave_what_former_versions_left(installation: Pipeline) -> None:
+    """Words that quoted both users, in the ledger, in Redis and in the list of bad rows."""
+    job = installation.job
+    lines = ["rule,file,row,column,value,note"]
+    for user in (U, V):
+        lines.append(f"id_type,a.csv,3,user,{user},")
+        lines.append(f"row_shape,a.csv,4,,\"['{user}', 'i1']\",2 fields")
+        lines.append(f'quotes,a.csv,5,,"{user}""",')
+    write_bytes(job.raw / BAD_ROWS, "".join(f"{line}\n" for line in lines).encode())
+    for user in (U, V):
+        words = f"the data cannot be used: id_repeated: users.csv, row 4, column 'id': {user!r}"
+        ended = {"run": f"of-{user[0]}", "job": "refresh", "config": job.config.name, "status": "failed"}
+        append_line(
+            job.config.workdir / LEDGER,
+            json.dumps(ended | {"reasons": [f"DataError: {words}"]}, ensure_ascii=False),
+        )
+        with open_store(job.data_dir, job.config.name) as store:
+            failed = JobRequest.new(RequestKind.DRY_RUN).changed(RequestState.FAILED, note=f"DataError: {words}")
+            write_request(store, failed)
+            warning = f"user_undescribed: interactions.csv, row 4: {user!r}"
+            publish_report(store, ReportKind.DRY_RUN, failed.id, {"lines": [f"  warning: {warning}"]})
 
 
 def show(store: Store) -> None:

@@ -20,6 +20,7 @@ from models.contract.requests import (
     UserExport,
 )
 from offline.__main__ import app
+from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
 from offline.forgetting.export import export_of, exports_of
 from offline.knowledge.vectors import Produced
@@ -77,7 +78,9 @@ def test_the_export_has_what_forgetting_removes_and_nothing_of_others(populated:
     assert [row["unit"] for row in stored["archived exposures"]] == [U, UNIT, U, UNIT]  # in two archives
     assert stored["archived exposures"][0]["context"] == {"note": f"shown to {U}"}
     assert stored["imported texts"][0]["text"] == f"A reader of {U} and of much else."
-    assert [row["value"] for row in stored["bad rows"]] == [U]
+    assert [row["value"] for row in stored["bad rows"]] == [U, f"['{U}', 'i1']"]
+    assert [line["run"] for line in stored["errors of runs"]] == ["of-w"]
+    assert len(stored["files of killed archive runs, of whomever"]) == 4
     assert stored["owner marks"][0]["mark"] == owner_mark(U)
     assert all("numbers" in row["vector"] for row in stored["encoded texts"] + stored["hidden states"])
     in_redis = document["stored"]
@@ -129,6 +132,8 @@ def test_every_file_with_something_of_a_user_is_told(populated: Populated) -> No
         "log/": "interactions in the log", "log-before-": "former logs", "knowledge/encoded.npz": "encoded texts",
         "knowledge/owners.sqlite3": "owner marks", "knowledge/marc/states/": "hidden states",
         "knowledge/": "knowledge versions", "llm/answers.sqlite3": "answers", "undo.sqlite": "undo journal",
+        "replay/undo.sqlite": "undo journal",
+        "exposures/exposures/.": "files of killed archive runs, of whomever", "ledger.jsonl": "errors of runs",
         "exposures/exposures/": "archived exposures", "exposures/interactions/": "archived interactions",
         "replay/exposures/": "archived exposures", "imported.json": "imported texts", "raw/bad_rows.csv": "bad rows",
         "models/.report": "files of killed runs, of whomever",
@@ -220,8 +225,35 @@ def test_a_large_export_has_the_last_records_and_counts_the_others() -> None:
     assert less.stored["bad rows"] == [{"value": "u"}]
     assert less.stored["interactions in the log"][-1] == rows[-1]
     assert less.left_out == {"interactions in the log": 60_000 - len(less.stored["interactions in the log"])}
+    texts = {"answers": [{"text": "x" * 2 * REPORT_BYTES}, {"text": "y"}], "bad rows": [{"value": "é" * 300_000}]}
+    largest = UserExport.model_validate_json(export.model_copy(update={"stored": {**export.stored, **texts}}).pack())
+    assert largest.stored["answers"] == [{"text": "y"}]
+    assert largest.stored["bad rows"] == texts["bad rows"]
+    assert 0 < len(largest.stored["interactions in the log"]) < len(less.stored["interactions in the log"])
+    assert largest.left_out.keys() == {"answers", "interactions in the log"}
     with pytest.raises(ValueError, match="without records"):
         UserExport(owner="u", made_ms=1, configuration="c", stored={}, notes=("x" * REPORT_BYTES,)).pack()
+
+
+def test_an_export_that_fails_fails_its_request_alone(populated: Populated) -> None:
+    installation = populated.pipeline
+    request = JobRequest.new(RequestKind.EXPORT, U)
+    part = next((installation.config.workdir / "exposures" / "exposures").glob("part-*"))
+    whole = part.read_bytes()
+    part.write_bytes(whole[: len(whole) // 2])
+    with populated.store() as store:
+        write_request(store, request)
+    assert installation.refresh()["status"] == "done"
+    answered = populated.receipt(request)
+    assert answered.state is RequestState.FAILED
+    assert answered.note.startswith(f"DataError: {part} cannot be read")
+    receipt = populated.ask()
+    with pytest.raises(DataError, match="put back a copy of it, or remove it"):
+        installation.refresh()
+    part.unlink()
+    installation.refresh()
+    assert populated.receipt(receipt).state is RequestState.DONE
+    assert_gone(populated)
 
 
 def test_answers_of_before_there_were_owners_are_told_too(populated: Populated) -> None:
@@ -261,5 +293,5 @@ def test_the_job_writes_a_file_for_its_owner_alone(populated: Populated, tmp_pat
 
 def test_a_stranger_has_nothing(populated: Populated) -> None:
     document, _ = exported(populated, "never-seen")
-    assert numbers(document).keys() <= {"files of killed runs, of whomever"}
+    assert all(name.endswith("of whomever") for name in numbers(document))
     assert document["work_folder"]["aggregates"] == []

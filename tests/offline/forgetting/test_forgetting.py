@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ from models.contract.requests import (
 )
 from offline.__main__ import app
 from offline.config import RetentionConfig
-from offline.data.dataset import open_dataset
-from offline.data.log import InteractionLog
+from offline.data.catalogue import DataError
+from offline.data.dataset import BAD_ROWS, open_dataset
+from offline.data.log import MANIFEST, InteractionLog
 from offline.forgetting.run import forget_users
 from offline.jobs.one_producer import roll_back_one
 from offline.jobs.runs import Run
@@ -59,13 +61,15 @@ from offline.training.report import TrainingReport
 from offline.training.retraining import Retraining
 from tests.offline.config_file import write_config
 from tests.offline.forgetting.conftest import Populated, U, V, populate
-from tests.offline.pipeline import LATER_MS, patched, pipeline
+from tests.offline.pipeline import LATER_MS, patched, pipeline, source_of
 
 STORES = (
     "log/users-", "log-before-", "knowledge/liber/vectors.npz", "knowledge/encoded.npz", "knowledge/owners.sqlite3",
     "knowledge/marc/states/", "llm/answers.sqlite3", "undo.sqlite", "exposures/exposures/part-",
     "exposures/interactions/part-", "replay/exposures/exposures/part-", "imported.json", "raw/bad_rows.csv",
-    "models/.report.json.abcd_123",
+    "models/.report.json.abcd_123", "exposures/exposures/.part-", "exposures/interactions/.part-",
+    "replay/exposures/exposures/.part-", "replay/exposures/interactions/.part-", "ledger.jsonl",
+    "replay/undo.sqlite",
 )  # fmt: skip
 """Beginnings of the files of a work folder that hold something of a user."""
 
@@ -78,13 +82,20 @@ def assert_found(populated: Populated) -> None:
     for store in STORES:
         assert any(place.startswith(store) for place in places), f"nothing in {store}: {sorted(places)}"
     tags = [place for place in places if place.startswith("redis ")]
-    for key in (*(f"}}:{key}" for key in KEYS), ":interactions", ":exposures"):
+    for key in (*(f"}}:{key}" for key in KEYS), ":interactions", ":exposures", ":request:", ":report:dry_run-"):
         assert any(key in tag for tag in tags), f"nothing under {key}: {tags}"
 
 
 def assert_gone(populated: Populated) -> None:
     """Nothing is left of the user but receipts."""
-    places = {place: needles for place, needles in populated.hits().items() if not place.startswith("redis :request:")}
+    with populated.store() as store:
+        names: Any = store.redis.zrange(store.keys.requests, 0, -1)
+        receipts = {
+            f"redis :request:{request.id}"
+            for request in map(populated.stored_request, names)
+            if request is not None and request.kind is RequestKind.FORGET
+        }
+    places = {place: needles for place, needles in populated.hits().items() if place not in receipts}
     assert not places, {place: sorted(needles)[:3] for place, needles in places.items()}
 
 
@@ -110,7 +121,7 @@ def test_nothing_is_left_of_a_user(tmp_path: Path, valkey: str, monkeypatch: pyt
     assert receipt.removed["interactions in the log"] == receipt.removed["former logs"] > 0
     for store in ("history", "profile", "knowledge", "arms", "interactions", "exposures", "answers", "encoded texts",
                   "hidden states", "undo journal", "knowledge versions", "imported texts", "bad rows",
-                  "archived exposures", "archived interactions"):  # fmt: skip
+                  "archived exposures", "archived interactions", "errors of runs"):  # fmt: skip
         assert receipt.removed[store] > 0, store
     text = b"".join(path.read_bytes() for path in on_disk.rglob("*") if path.is_file())
     assert b"o7q%7B3%7D" not in text  # no key of the user is in Redis' file any more
@@ -164,7 +175,8 @@ def test_a_deletion_in_redis_alone_leaves_the_files_to_the_job(populated: Popula
     with populated.store() as store:
         erase_users(store, {U: EVERYTHING_MS})
     places = populated.hits()
-    assert not [place for place in places if place.startswith("redis ") and ":request:" not in place]
+    by_jobs = (":request:", ":report:")  # which earlier versions of them left
+    assert not [place for place in places if place.startswith("redis ") and not any(key in place for key in by_jobs)]
     for beginning in STORES:
         assert any(place.startswith(beginning) for place in places)
     installation.refresh()
@@ -383,6 +395,106 @@ def test_what_a_request_asks_for(populated: Populated) -> None:
         assert installation.refresh()["status"] == "done"
         assert "nothing to close" in populated.receipt(again).note
         assert populated.receipt(unknown).state is RequestState.FAILED
+
+
+def test_no_word_of_a_failed_run_or_a_dry_run_names_anybody(populated: Populated) -> None:
+    """Neither before the user is forgotten nor later: the source files have the user still."""
+    installation, work = populated.pipeline, populated.pipeline.config.workdir
+    users, interactions = installation.folder / "users.csv", installation.folder / "interactions.csv"
+    described, observed = users.read_text(), interactions.read_text()
+
+    def dry_run(state: RequestState) -> JobRequest:
+        request = JobRequest.new(RequestKind.DRY_RUN)
+        with populated.store() as store:
+            write_request(store, request)
+        with suppress(DataError):
+            installation.refresh()
+        answered = populated.receipt(request)
+        assert answered.state is state
+        return answered
+
+    for again in (False, True):
+        users.write_text(f"{described}{U},99,painter\n")
+        with pytest.raises(DataError, match=U.replace("{3}", "")):
+            installation.refresh()
+        assert dry_run(RequestState.FAILED).note.startswith("DataError: the data cannot be used: id_repeated: ")
+        (reason,) = installation.runs()[-1]["reasons"]
+        assert reason.endswith(f"{users}, row 25, column 'id'")
+        users.write_text("".join(line for line in described.splitlines(keepends=True) if U not in line))
+        interactions.write_text(f"{observed}{U},i1,1,{LATER_MS + 10 + again}\n")
+        with populated.store() as store:
+            note = dry_run(RequestState.DONE).note
+            document: Any = store.redis.get(store.keys.report(note))
+        assert any("user_undescribed" in line for line in Report.model_validate_json(document).body["lines"])
+        assert U.encode() not in document
+        if not again:
+            populated.ask()
+            installation.refresh()
+            assert (work / "ledger.jsonl").read_text().count("id_repeated") == 0  # of before, only kinds are left
+            with populated.store() as store:
+                assert not store.redis.exists(store.keys.report(note))
+        else:
+            assert_gone(populated)
+
+
+def test_rows_of_a_wrong_shape_are_listed_without_what_stands_in_them(populated: Populated) -> None:
+    tolerant = {**source_of(populated.pipeline.folder)["interactions"], "bad_rows_at_most": 0.2}
+    installation = populated.pipeline.with_config(data={"interactions": tolerant})
+    path = installation.folder / "interactions.csv"
+    path.write_text(f"{path.read_text()}{U},i1\n{U},i1,5.0,1,2,3\ni1,i1,5.0,{U}\n")
+    listed = installation.job.raw / BAD_ROWS
+    for _ in range(2):
+        installation.refresh()
+        assert [line.split(",")[0] for line in listed.read_text().splitlines()] == [
+            "rule", "row_shape", "row_shape", "time_value"
+        ]  # fmt: skip
+        assert U not in listed.read_text()
+        populated.ask()
+        installation.refresh()
+        assert_gone(populated)
+        path.write_text(path.read_text() + f"{V},i2,5.0,{LATER_MS}\n")  # the files are read again
+
+
+def test_a_damaged_copy_of_a_former_log_goes(populated: Populated) -> None:
+    installation = populated.pipeline
+    (copy,) = installation.config.workdir.glob("log-before-*")
+    (copy / MANIFEST).write_text("{")
+    request = populated.ask()
+    installation.refresh()
+    assert populated.receipt(request).state is RequestState.DONE
+    assert not copy.exists()
+    assert_gone(populated)
+
+
+def test_one_dry_run_answers_all_that_wait_and_what_has_ended_leaves_the_list(
+    populated: Populated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installation, calls = populated.pipeline, list[str]()
+    for module, name in (("offline.jobs.dry_run", "dry_run"), ("offline.jobs.requests", "close_partitions")):
+        whole = getattr(import_module(module), name)
+
+        def counted(*arguments: Any, whole: Any = whole, name: str = name) -> Any:
+            calls.append(name)
+            return whole(*arguments)
+
+        monkeypatch.setattr(f"{module}.{name}", counted)
+    now = round(time.time() * 1000)
+    installation.stream(*((V, f"i{at}", 5.0, now + at) for at in range(2)))
+    plans = [JobRequest.new(RequestKind.DRY_RUN) for _ in range(3)]
+    closings = [JobRequest.new(RequestKind.CLOSE_PARTITION, user) for user in (V, V, U)]
+    with populated.store() as store:
+        for request in (*plans, *closings):
+            write_request(store, request)
+        store.redis.zadd(store.keys.requests, {"0" * 32: 1, "1" * 32: now})
+        installation.refresh()
+        assert calls == ["dry_run", "close_partitions"]
+        (note,) = {populated.receipt(request).note for request in plans}
+        assert store.redis.exists(store.keys.report(note))
+        of_v = " ".join(populated.receipt(request).note for request in closings[:2])
+        assert "closed, with 2 interactions" in of_v
+        assert "nothing to close: the open partition has 0 interactions" in of_v
+        assert store.redis.zscore(store.keys.requests, "0" * 32) is None
+        assert store.redis.zcard(store.keys.requests) == len(store.redis.keys(store.keys.request("*")))
 
 
 def test_texts_are_published_of_those_who_are_remembered(populated: Populated) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
+from offline.data.catalogue import DataError, DataLine
 from offline.jobs.ledger import CURRENT, LEDGER, RunLedger, RunRecord, RunStatus
 from offline.jobs.runs import LockedError, Run, exclusive
 from offline.jobs.steps import Job
@@ -58,7 +61,27 @@ def test_interrupted_and_failed_runs_say_so(job: Job) -> None:
         with pytest.raises(type(error)), Run(job, "refresh").working():
             raise error
     assert [line["status"] for line in lines(job.config.workdir)] == ["interrupted", "failed"]
-    assert lines(job.config.workdir)[1]["reasons"] == ["ValueError: no good"]
+    assert lines(job.config.workdir)[1]["reasons"] == ["ValueError"]  # words of libraries may quote
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (DataError("no knowledge yet"), "DataError: no knowledge yet"),
+        (DataError(DataLine("a.csv, row 3: 'ada'", "a.csv, row 3")), "DataError: a.csv, row 3"),
+        (OSError(28, "No space left on device", "a"), "OSError: [Errno 28] No space left on device: 'a'"),
+        (KeyError("ada"), "KeyError"),
+        (pl.exceptions.ComputeError("could not parse 'ada'"), "ComputeError"),
+    ],
+)
+def test_the_ledger_has_no_data_that_an_error_quotes(job: Job, error: Exception, reason: str) -> None:
+    with pytest.raises(type(error)), Run(job, "refresh").working():
+        raise error
+    assert lines(job.config.workdir)[0]["reasons"] == [reason]
+    run = Run(job, "refresh")
+    with run.working():
+        run.left(deepcopy(DataLine("the server said: ada", "the server said something")))
+    assert run.record.reasons == ["the server said something"]
 
 
 def test_a_locked_run_leaves_no_line(job: Job) -> None:

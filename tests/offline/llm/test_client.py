@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from offline.data.catalogue import lasting
 from offline.llm.account import Account
 from offline.llm.batches import Backoff
 from offline.llm.budget import Prices
@@ -130,7 +131,9 @@ async def test_a_refused_key_stops_the_run(server: ChatServer, setup: Setup) -> 
     server.fail(first, status(401))
     answers = await setup.client(concurrency=1).ask_all(prompts, "films")
     assert answers.stopped is not None
-    assert "answered 401" in answers.stopped
+    assert "answered 401: " in answers.stopped
+    assert lasting(answers.stopped).endswith("answered 401")  # what a server says may repeat the prompt
+    assert lasting(setup.account.reason) == lasting(answers.stopped)
     assert Counter(answers.absent.values())[UNTRIED] == 49
     assert "answered 401" in answers.absent[int(first)]
     assert sum(server.asked.values()) == 1

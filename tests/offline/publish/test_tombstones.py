@@ -9,7 +9,14 @@ from typing import Any
 from models.contract.forgetting import CHANGES, READ_CHANGES, REVISION, Tombstone, Tombstones
 from models.redis_address import RedisAddress
 from offline.publish.connection import Store
-from offline.publish.tombstones import TombstoneWatch, forgotten_users, stored_tombstones, synchronise, write_tombstones
+from offline.publish.tombstones import (
+    TOMBSTONES_FILE,
+    TombstoneWatch,
+    forgotten_users,
+    stored_tombstones,
+    synchronise,
+    write_tombstones,
+)
 from tests.servers import Cluster
 
 WHO, OTHER, THIRD = "frida-kahlo", "diego-rivera", "tina-modotti"
@@ -49,8 +56,13 @@ def test_a_redis_that_lost_them_all_gets_them_back(store: Store, tmp_path: Path)
     after = stored_tombstones(store)
     assert (after.salt, after.of_digests) == (before.salt, before.of_digests)
     assert after.revision != before.revision
+    file = (tmp_path / TOMBSTONES_FILE).stat()
     synchronise(store, tmp_path)
     assert stored_tombstones(store).revision == after.revision  # nothing was written
+    assert (tmp_path / TOMBSTONES_FILE).stat() == file
+    forget(store, WHO)
+    synchronise(store, tmp_path)
+    assert forgotten_users(None, tmp_path).of(WHO) is not None
 
 
 def test_a_hash_of_an_earlier_version_is_understood_and_goes_on(store: Store, tmp_path: Path) -> None:

@@ -113,10 +113,14 @@ def settled(config: JobConfig) -> JobConfig:
     return candidate_config(config, "lifelong") if config.training.served == "auto" else config
 
 
-def purchase_variants(knowledge: Knowledge, only: Sequence[str] | None = None) -> list[PurchaseVariant]:
-    """What there is knowledge for, or the ``only`` names among it."""
+def purchase_variants(
+    knowledge: Knowledge, only: Sequence[str] | None = None, *, fields: bool = True
+) -> list[PurchaseVariant]:
+    """What there is knowledge for, or the ``only`` names among it, of items that have ``fields`` or none. DataError for
+    a name that is not among it."""
     chosen = [PurchaseVariant(name, producers) for name, producers in readers(knowledge).items()]
-    chosen.append(PurchaseVariant(WITHOUT_FIELDS, fields=False))
+    if fields:
+        chosen.append(PurchaseVariant(WITHOUT_FIELDS, fields=False))
     if "text" in knowledge.produced:
         chosen.append(PurchaseVariant(SHUFFLED, ("text",), shuffled=True))
     order = [BASE, CONTROL, SHUFFLED, WITHOUT_FIELDS]
@@ -183,7 +187,8 @@ class RankedPurchases:
     def run(self) -> list[Slice]:
         """Train and score what is not there yet, and measure all of it."""
         scores: dict[str, list[dict[Drawing, FloatArray]]] = {POPULARITY: [self._popularity()]}
-        chosen = purchase_variants(self.knowledge, self.settings.only)
+        fields = bool(self.config.feature_schema.item_fields)
+        chosen = purchase_variants(self.knowledge, self.settings.only, fields=fields)
         for seed in range(1, self.settings.seeds + 1):  # seed by seed, so that a table can be made of any prefix
             for variant in chosen:
                 scores.setdefault(variant.name, []).append(self.scores(variant, seed))
@@ -211,8 +216,7 @@ class RankedPurchases:
             encoder = self.runner.encoder(spec)
             fitted, _ = self.runner.fitted(spec, encoder)
             with one_thread():
-                arrays = list_scores(fitted.model, encoder, self.lists)
-            write_arrays(path, **arrays)
+                write_arrays(path, **list_scores(fitted.model, encoder, self.lists))
         arrays = read_arrays(path)
         if self._ledger is not None:
             together = np.concatenate([arrays[drawn].ravel() for drawn in DRAWINGS])

@@ -15,7 +15,8 @@ def shop(users: int = 40, seed: int = 0) -> tuple[InteractionLog, SplitRows]:
     """12 purchases of each user in the training part, 3 in each of the others. Items 0 to 29 are bought from the
     start, the first ones more often, 30 to 39 from the validation part on, 40 to 49 in the test part alone."""
     generator = np.random.default_rng(seed)
-    rows, parts = [], []
+    rows: list[tuple[str, str, float, int]] = []
+    parts: list[int] = []
     chance = 1.0 / (1.0 + np.arange(50)) + 0.02
     for part, (count, items) in enumerate([(12, 30), (3, 40), (3, 50)]):
         for user in range(users):

@@ -39,6 +39,7 @@ from research.studies.ranked_purchases import (
     shuffled,
 )
 from research.test_set_ledger import Ledger
+from research.trials import TrialRunner
 from tests.research.purchases import shop
 from tests.synthetic import DIM, SCHEMA, job_config
 
@@ -83,8 +84,8 @@ def ranked(data: Data, settings: PurchaseSettings = SETTINGS, ledger: Ledger | N
 def scored_by(
     monkeypatch: pytest.MonkeyPatch, skill: dict[str, float] | None = None, stop_after: int = 99
 ) -> list[str]:
-    """From now on models are not trained, and score by the truth as far as the number of their inputs says. Returns
-    what is scored."""
+    """From now on models are not trained, and score by the truth as far as ``skill`` of
+    their variants says. Returns what is scored, which ends with an interruption after ``stop_after``."""
     seen: list[str] = []
 
     def scores(model: Any, encoder: Any, lists: dict[Drawing, DrawnLists]) -> dict[Drawing, FloatArray]:
@@ -100,14 +101,15 @@ def scored_by(
         }
 
     def fitted(runner: Any, spec: Any, encoder: Any) -> Any:
-        return replace_model(spec.label, spec.seed), 1.0
+        return fitted_as(spec.label, spec.seed), 1.0
 
     monkeypatch.setattr(study, "list_scores", scores)
-    monkeypatch.setattr(study.TrialRunner, "fitted", fitted)
+    monkeypatch.setattr(TrialRunner, "fitted", fitted)
     return seen
 
 
-def replace_model(name: str, seed: int) -> Any:
+def fitted_as(name: str, seed: int) -> Any:
+    """What stands for a fitted model: its variant and its seed."""
     return type("Fitted", (), {"model": (name, seed)})
 
 
@@ -119,6 +121,7 @@ def test_variants_are_those_that_there_is_knowledge_for(data: Data) -> None:
     assert [variant.name for variant in purchase_variants(more)][4:] == ["MARC"]
     assert [variant.name for variant in purchase_variants(Knowledge({}))] == [BASE, WITHOUT_FIELDS]
     assert [variant.name for variant in purchase_variants(data.knowledge, ["base"])] == [BASE]
+    assert WITHOUT_FIELDS not in [variant.name for variant in purchase_variants(data.knowledge, fields=False)]
     with pytest.raises(DataError, match="LIBER; there are base, plain text"):
         purchase_variants(data.knowledge, ["base", "LIBER"])
 
@@ -152,7 +155,7 @@ def test_auto_is_whole_histories(data: Data) -> None:
 
 
 def test_slices_of_a_log_by_hand(data: Data) -> None:
-    """User 0 of four, whose purchases are renamed so that they lie in known classes."""
+    """Each purchase lies in the class that counting its item's training events by hand gives."""
     of = ranked(data)
     masks = of.slice_masks()
     assert masks["all"].all()

@@ -10,7 +10,7 @@ from offline.knowledge.run import ProducerState
 from offline.knowledge.vectors import Knowledge
 from research.quality.drawn import DRAWINGS
 from research.studies.ablation import BASE, CONTROL, variants
-from research.studies.ranked_purchases import Measured, PurchaseSettings, Slice, absent_methods
+from research.studies.ranked_purchases import PurchaseSettings, PurchaseSlice, VariantMeasures, absent_methods
 from research.tables import difference_cell, table
 
 _MAKING = (ProducerState.MADE, ProducerState.PARTIAL)
@@ -44,7 +44,7 @@ def producer_costs(runs: Iterable[RunRecord]) -> dict[str, ProducerCost]:
 
 
 def purchases_page(
-    slices: Sequence[Slice], settings: PurchaseSettings, knowledge: Knowledge, costs: Mapping[str, ProducerCost]
+    slices: Sequence[PurchaseSlice], settings: PurchaseSettings, knowledge: Knowledge, costs: Mapping[str, ProducerCost]
 ) -> str:
     """The section of docs/knowledge.md."""
     producers, absent = variants(knowledge), absent_methods(knowledge)
@@ -71,7 +71,7 @@ def purchases_page(
     return "\n\n".join(parts)
 
 
-def _cells(row: Measured) -> list[str]:
+def _cells(row: VariantMeasures) -> list[str]:
     numbers = (row.auc, row.pooled, row.ndcg, row.hits)
     base, control = row.against.get(BASE, {}), row.against.get(CONTROL, {})
     differences = (base.get("auc"), base.get("ndcg"), control.get("auc"))

@@ -83,7 +83,7 @@ class PurchaseVariant:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class VariantMeasures:
     """Measures of a variant on some purchases, means over its trainings. ``against`` maps "base" and "plain text" to
     differences of "auc" and "ndcg"; ``pooled`` is the AUC of all lists together."""
 
@@ -96,7 +96,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class PurchaseSlice:
     """Some of the purchases by some of the users, ranked among candidates that were ``drawn`` so; a row for each
     variant."""
 
@@ -104,7 +104,7 @@ class Slice:
     drawn: Drawing
     purchases: int
     users: int
-    rows: tuple[Measured, ...]
+    rows: tuple[VariantMeasures, ...]
 
 
 def settled(config: JobConfig) -> JobConfig:
@@ -184,7 +184,7 @@ class RankedPurchases:
         """Log rows of the purchases [n]."""
         return self.lists[DRAWINGS[0]].rows
 
-    def run(self) -> list[Slice]:
+    def run(self) -> list[PurchaseSlice]:
         """Train and score what is not there yet, and measure all of it."""
         scores: dict[str, list[dict[Drawing, FloatArray]]] = {POPULARITY: [self._popularity()]}
         fields = bool(self.config.feature_schema.item_fields)
@@ -242,7 +242,7 @@ class RankedPurchases:
         )
         return masks
 
-    def _slices(self, scores: Mapping[str, Sequence[Mapping[Drawing, FloatArray]]]) -> list[Slice]:
+    def _slices(self, scores: Mapping[str, Sequence[Mapping[Drawing, FloatArray]]]) -> list[PurchaseSlice]:
         slices = []
         for drawn in DRAWINGS:
             of_drawn = {name: [of_seed[drawn] for of_seed in seeds] for name, seeds in scores.items()}
@@ -264,7 +264,7 @@ class RankedPurchases:
                     for variant, seeds in of_drawn.items()
                 }
                 rows = tuple(_measured(variant, resampled, pooled[variant]) for variant in resampled)
-                slices.append(Slice(name, drawn, int(inside.sum()), len(np.unique(users)), rows))
+                slices.append(PurchaseSlice(name, drawn, int(inside.sum()), len(np.unique(users)), rows))
         return slices
 
 
@@ -300,7 +300,7 @@ def _pooled(scores: FloatArray) -> float:
     return auc(label.ravel(), scores.ravel())
 
 
-def _measured(variant: str, resampled: Mapping[str, Mapping[str, Array]], pooled: float) -> Measured:
+def _measured(variant: str, resampled: Mapping[str, Mapping[str, Array]], pooled: float) -> VariantMeasures:
     own = resampled[variant]
     against = {
         other: {measure: difference(own[measure], resampled[other][measure]) for measure in ("auc", "ndcg")}
@@ -308,4 +308,4 @@ def _measured(variant: str, resampled: Mapping[str, Mapping[str, Array]], pooled
         if other in resampled and other != variant
     }
     auc_of, ndcg, hits = (float(own[measure][0]) for measure in ("auc", "ndcg", "hits"))
-    return Measured(variant, auc_of, ndcg, hits, pooled, against)
+    return VariantMeasures(variant, auc_of, ndcg, hits, pooled, against)

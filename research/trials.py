@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -22,13 +23,14 @@ from tqdm import tqdm
 
 from models.contract.arrays import Array, FloatArray, IntArray
 from models.contract.schema import FeatureSchema, fingerprint
+from models.ctr.calibration import Calibrated
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.files import read_arrays, write_arrays
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
 from offline.training.candidates import ModelSpec, architecture_of
-from offline.training.fit import fit, predict
+from offline.training.fit import Fitted, fit, new_model, predict
 from offline.training.samples import SampleEncoder, split_samples
 
 
@@ -81,10 +83,28 @@ class TrialRunner:
                 self.train(path, spec)
         return [_read(path) for path in paths]
 
+    def encoder(self, spec: TrialSpec) -> SampleEncoder:
+        """The encoder of a trial's samples."""
+        return SampleEncoder(spec.schema, self._catalogue, self.log, spec.knowledge, self.splits.trained_rows)
+
+    def fitted(self, spec: TrialSpec, encoder: SampleEncoder) -> tuple[Fitted, float]:
+        """The model of a trial, trained only if it was not before under the same circumstances, and the seconds of
+        processor time that this took. Looks at no test sample."""
+        path = self._folder / f"{self.circumstances(spec)}-seed{spec.seed}-weights.npz"
+        model_spec = self._model_spec(spec)
+        if not path.is_file():
+            began = time.process_time()
+            with one_thread():
+                fitted = fit(model_spec, self.config.training, encoder, self.splits, spec.seed)
+            save_fitted(path, fitted, time.process_time() - began)
+        return load_fitted(path, new_model(model_spec, self.config.training, encoder))
+
+    def _model_spec(self, spec: TrialSpec) -> ModelSpec:
+        return ModelSpec(f"{spec.label}, seed {spec.seed}", architecture_of(self.config.training))
+
     def train(self, path: Path, spec: TrialSpec, progress: bool = True) -> None:
         """Train and keep it at ``path``."""
-        encoder = SampleEncoder(spec.schema, self._catalogue, self.log, spec.knowledge, self.splits.trained_rows)
-        model_spec = ModelSpec(f"{spec.label}, seed {spec.seed}", architecture_of(self.config.training))
+        encoder, model_spec = self.encoder(spec), self._model_spec(spec)
         with one_thread():
             fitted = fit(model_spec, self.config.training, encoder, self.splits, spec.seed, progress=progress)
             test = predict(fitted.model, encoder, self.splits.rows["test"])
@@ -138,6 +158,23 @@ def _read(path: Path) -> Trial:
     arrays = read_arrays(path)
     epochs = tuple(arrays["epochs"].tolist())
     return Trial(arrays["test"], epochs[int(arrays["epoch"])], epochs)
+
+
+def save_fitted(path: Path, fitted: Fitted, seconds: float) -> None:
+    """Keep a trained model, and the seconds that its training took, for ``load_fitted``."""
+    state = {f"weight {name}": weight.numpy() for name, weight in fitted.model.state_dict().items()}
+    epochs = {name: np.array(getattr(fitted, name)) for name in ("epoch", "validation_auc", "validation_logloss")}
+    write_arrays(path, seconds=np.array(seconds), **epochs, **state)
+
+
+def load_fitted(path: Path, model: Calibrated) -> tuple[Fitted, float]:
+    """Inverse of ``save_fitted``, into an untrained model."""
+    arrays = read_arrays(path)
+    weights = {name.removeprefix("weight "): array for name, array in arrays.items() if name.startswith("weight ")}
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    aucs, losses = (tuple(arrays[name].tolist()) for name in ("validation_auc", "validation_logloss"))
+    fitted = Fitted(model.eval(), int(arrays["epoch"]), aucs, losses)
+    return fitted, float(arrays["seconds"])
 
 
 _runner: TrialRunner

@@ -14,7 +14,7 @@ from offline.cli.call import DEFAULT_CONFIG, DEFAULT_DATA_DIR, Config, DataDir, 
 from offline.cli.panels import METHODS
 from offline.jobs.llm_requests import data_of, inputs_of
 from research.cli.options import CORES, Seeds, Workers, Write
-from research.tables import write_table
+from research.tables import ledger_of, write_table
 
 app = typer.Typer()
 
@@ -107,6 +107,38 @@ def retrieval(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_
     _, log = data_of(job)
     result = study.hits(job.config, log, load_knowledge(job.knowledge, job.config.feature_schema, log))
     write_table(f"retrieval {job.config.name}", study.hits_table(result), write)
+
+
+@app.command("ranked-purchases", rich_help_panel=METHODS)
+def ranked_purchases(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    seeds: Seeds = 2,
+    rows: Annotated[int | None, typer.Option(min=1, help="Rank so many drawn purchases, not all.")] = None,
+    only: Annotated[str, typer.Option(help='Rows to train and judge, with commas, as "base,plain text".')] = "",
+    test: Annotated[bool, typer.Option("--test", help="Judge on the test part, not on the validation part.")] = False,
+    write: Write = None,
+) -> None:
+    """Rank each purchase among 99 drawn items, new ones among new ones, with each kind of knowledge: docs/knowledge.md.
+
+    Trains what `auto` served on purchases, whole histories, on the knowledge that is in the work folder. What is scored
+    on the test part is noted in docs/test-looks.jsonl.
+    """
+    from offline.jobs.ledger import RunLedger
+    from offline.knowledge.run import load_knowledge
+    from research.studies import ranked_purchases as study
+    from research.studies.purchase_tables import producer_costs, purchases_page
+
+    job = job_of(config, data_dir)
+    catalogue, log = data_of(job)
+    knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
+    names = tuple(name.strip() for name in only.split(",")) if only else None
+    settings = study.PurchaseSettings("test" if test else "validation", seeds, rows, only=names)
+    ledger = ledger_of(write, f"ranked-purchases --config {config}") if test else None
+    folder = job.config.workdir / "ranked-purchases"
+    ranked = study.RankedPurchases(job.config, catalogue, log, knowledge, folder, settings, ledger)
+    page = purchases_page(ranked.run(), settings, knowledge, producer_costs(RunLedger(job.config.workdir).runs()))
+    write_table(f"ranked-purchases {job.config.name}", page, write)
 
 
 @app.command(rich_help_panel=METHODS)

@@ -11,24 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from models.contract.arrays import FloatArray, IntArray
 from models.contract.artifact import ArtifactManifest
-from models.ctr.calibration import Calibrated
 from models.onnx_runtime import onnx_runtime
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
-from offline.data.files import read_arrays, write_arrays
 from offline.data.log import InteractionLog
 from offline.knowledge.vectors import Knowledge
 from offline.training.artifact import as_request, export_artifact
 from offline.training.candidates import ModelSpec, architecture_of
-from offline.training.fit import Fitted, fit, new_model, predict
+from offline.training.fit import fit, new_model, predict
 from offline.training.samples import SampleEncoder, SplitRows, split_samples
 from research.quality.peers import CANDIDATES, REPEATS
 from research.quality.predictions import Trained
 from research.quality.trainings import Training
+from research.trials import load_fitted, save_fitted
 
 
 def train_ours(
@@ -53,8 +51,8 @@ def train_ours(
     if not weights.is_file():
         started = time.process_time()
         new = fit(spec, config.training, encoder, _part(splits, training), training.seed, progress=False)
-        _save_weights(weights, new, time.process_time() - started)
-    fitted, seconds = _load_weights(weights, new_model(spec, config.training, encoder))
+        save_fitted(weights, new, time.process_time() - started)
+    fitted, seconds = load_fitted(weights, new_model(spec, config.training, encoder))
     artifact, _ = export_artifact(config.name, spec, fitted.model, encoder, read, splits, {})
     served = _Served(artifact)
     parts = {"validation": splits.rows["validation"], "test": splits.rows["test"]}
@@ -85,22 +83,6 @@ def train_ours(
             )
         )
     return answers
-
-
-def _save_weights(path: Path, fitted: Fitted, seconds: float) -> None:
-    state = {f"weight {name}": weight.numpy() for name, weight in fitted.model.state_dict().items()}
-    epochs = {name: np.array(getattr(fitted, name)) for name in ("epoch", "validation_auc", "validation_logloss")}
-    write_arrays(path, seconds=np.array(seconds), **epochs, **state)
-
-
-def _load_weights(path: Path, model: Calibrated) -> tuple[Fitted, float]:
-    """Inverse of ``_save_weights``, into an untrained model."""
-    arrays = read_arrays(path)
-    weights = {name.removeprefix("weight "): array for name, array in arrays.items() if name.startswith("weight ")}
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-    aucs, losses = (tuple(arrays[name].tolist()) for name in ("validation_auc", "validation_logloss"))
-    fitted = Fitted(model.eval(), int(arrays["epoch"]), aucs, losses)
-    return fitted, float(arrays["seconds"])
 
 
 def _part(splits: SplitRows, training: Training) -> SplitRows:

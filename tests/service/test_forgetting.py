@@ -24,7 +24,7 @@ from models.contract.keys import Keys
 from models.contract.profile import packed_profile
 from models.contract.requests import JobRequest, Report, ReportKind, RequestKind, RequestState, UserExport
 from offline.child import child_python
-from service.errors import Unavailable
+from service.errors import RedisUnavailable, Unavailable
 from service.forgetting import erasure
 from service.ranking.deadline import Deadline
 from service.redis import RedisLink
@@ -259,6 +259,154 @@ async def test_a_write_that_was_decided_before_the_tombstone_is_deleted(
     assert writing.tombstones.current.forbids(WHO, event.time_ms)
 
 
+async def forgotten_between(
+    link: RedisLink, keys: Keys, monkeypatch: pytest.MonkeyPatch, on: Callable[[str], Any], seconds: float
+) -> erasure.Erasure:
+    """Who wrote something of a user after the tombstone, which it has not read yet. ``on`` is called with the name of
+    each command that the writer sends from then on, and may be awaited."""
+    forgetting, writing = erasure_of(link, keys), erasure_of(link, keys)
+    judged, now, whole = writing.tombstones.current, int(time.time() * 1000), link.round_trip
+    await forgetting.tombstones.write(WHO, now)
+
+    async def round_trip(commands: Any, deadline: Deadline, may_be_stale: bool = False) -> list[Any]:
+        await on(commands[0][0])
+        return await whole(commands, deadline, may_be_stale)
+
+    monkeypatch.setattr(link, "round_trip", round_trip)
+    event = Interaction(user_id=WHO, item_id="a", value=3.0, time_ms=now)
+    append = [("APPEND", keys.user_history(user), event.pack()) for user in (WHO, OTHER)]
+    await writing.write(append, Deadline(seconds), {WHO, OTHER}, judged)
+    return writing
+
+
+async def test_a_write_waits_for_tombstones_no_longer_than_it_may_and_is_looked_at_then(
+    link: RedisLink, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = asyncio.Event()
+
+    async def on(command: str) -> None:
+        if command == "EVAL":
+            await read.wait()
+
+    writing = await forgotten_between(link, keys, monkeypatch, on, 0.05)
+    assert store.exists(keys.user_history(WHO))
+    event = Interaction(user_id=WHO, item_id="b", value=3.0, time_ms=1)
+    append = ("APPEND", keys.user_history(WHO), event.pack())  # beside the reading, which may have been before it
+    await writing.write([append], Deadline(0.05), {WHO}, Tombstones())
+    assert writing.status()["unlooked"] == 1
+    read.set()
+    await writing.close()
+    assert not store.exists(keys.user_history(WHO))
+    assert store.exists(keys.user_history(OTHER))
+    assert writing.status()["unlooked"] == 0
+
+
+async def test_what_could_not_be_looked_at_is_looked_at_later(
+    link: RedisLink, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = [True]
+
+    async def on(command: str) -> None:
+        if failing[0] and command in ("EVAL", "HGETALL"):
+            raise RedisUnavailable("no answer")
+
+    writing = await forgotten_between(link, keys, monkeypatch, on, 10.0)
+    assert store.exists(keys.user_history(WHO))
+    await writing.close()
+    assert "of 2 users" in caplog.messages[-1]
+    watch = asyncio.create_task(writing.watch())
+    await eventually(lambda: "no answer" in (writing.status()["error"] or ""))
+    assert store.exists(keys.user_history(WHO))
+    failing[0] = False
+    await eventually(lambda: not store.exists(keys.user_history(WHO)))
+    await eventually(lambda: writing.status()["unlooked"] == 0)
+    watch.cancel()
+    await asyncio.wait({watch})
+    assert store.exists(keys.user_history(OTHER))
+
+
+async def test_a_write_whose_reply_is_lost_is_looked_at_too(
+    link: RedisLink, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgetting, writing = erasure_of(link, keys), erasure_of(link, keys)
+    judged, now, whole = writing.tombstones.current, int(time.time() * 1000), link.round_trip
+    await forgetting.tombstones.write(WHO, now)
+
+    async def round_trip(commands: Any, deadline: Deadline, may_be_stale: bool = False) -> list[Any]:
+        replies = await whole(commands, deadline, may_be_stale)
+        if commands[0][0] == "APPEND":
+            raise RedisUnavailable("timed out")
+        return replies
+
+    monkeypatch.setattr(link, "round_trip", round_trip)
+    event = Interaction(user_id=WHO, item_id="a", value=3.0, time_ms=now)
+    with pytest.raises(RedisUnavailable):
+        await writing.write([("APPEND", keys.user_history(WHO), event.pack())], Deadline(5.0), {WHO}, judged)
+    assert store.exists(keys.user_history(WHO))
+    await writing.close()
+    assert not store.exists(keys.user_history(WHO))
+
+
+async def test_nothing_is_written_that_nobody_could_look_at(
+    link: RedisLink, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.forgetting.erasure.UNLOOKED_AT_MOST", 2)
+
+    async def on(command: str) -> None:
+        if command in ("EVAL", "HGETALL"):
+            raise RedisUnavailable("no answer")
+
+    writing = await forgotten_between(link, keys, monkeypatch, on, 10.0)
+    with pytest.raises(RedisUnavailable, match="too much is to be looked at"):
+        await writing.write([("SET", f"{keys.prefix}:x", "y")], Deadline(5.0), {"u"}, Tombstones())
+    assert not store.exists(f"{keys.prefix}:x")
+
+
+@pytest.mark.parametrize("document", ["damaged", '{"v":2,"forgotten_until":7}'])
+async def test_a_worker_that_starts_beside_a_damaged_tombstone_remembers_nobody_who_opted_out(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys, link: RedisLink, document: str
+) -> None:
+    publisher.publish()
+    earlier = erasure_of(link, keys).tombstones
+    for user in (WHO, OTHER):
+        await earlier.write(user, 1, opted_out=True)
+    store.hset(keys.tombstones, user_digest(earlier.current.salt, WHO), document)
+    async with running(settings) as service:
+        for user in (WHO, OTHER, "new"):
+            event = {"user_id": user, "item_id": "a", "value": 4.0}
+            accepted = (await service.http.post("/v1/feedback", json=event)).json()["accepted"]
+            assert accepted == (user == "new"), user
+            await service.rank(user)
+        await eventually(lambda: any(b'"new"' in text for text in texts_in(store, keys.exposures)))
+        for user in (WHO, OTHER):
+            assert not any(f'"{user}"'.encode() in text for text in texts_in(store, keys.exposures))
+            assert not store.exists(keys.user_history(user))
+        told = service.app.state.service.status()["forgetting"]
+        assert (told["tombstones"], told["opted_out"], told["not_understood"]) == (2, 2, 1)
+        assert told["error"].startswith("1 not understood")
+        assert (await service.http.delete(f"/v1/users/{WHO}")).status_code == 202
+        assert (await service.http.put(f"/v1/users/{WHO}/opt-in")).status_code == 200
+        assert service.app.state.service.status()["forgetting"]["error"] is None
+
+
+async def test_without_a_salt_that_is_whole_nothing_is_stored_of_anybody(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    publisher.publish()
+    store.hset(keys.tombstones, mapping={SALT: "damaged", REVISION: 7})
+    async with running(settings) as service:
+        refused = await service.http.post("/v1/feedback", json={"user_id": WHO, "item_id": "a", "value": 4.0})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "redis_unavailable")
+        await service.rank(WHO)
+        status = service.app.state.service.status
+        await eventually(lambda: status()["stages"]["exposures"]["state"] == "degraded")
+        assert "nobody can tell" in status()["stages"]["exposures"]["reason"]
+        assert "damaged" in status()["forgetting"]["error"]
+        assert (await service.http.delete(f"/v1/users/{WHO}")).status_code == 503
+        assert not store.exists(keys.user_history(WHO), keys.interactions, keys.exposures)
+        store.delete(keys.tombstones)
+
+
 async def test_a_later_event_survives_the_deletion(link: RedisLink, store: redis.Redis, keys: Keys) -> None:
     erasing, now = erasure_of(link, keys), int(time.time() * 1000)
     events = [Interaction(user_id=WHO, item_id=item, value=3.0, time_ms=now + at) for at, item in ((0, "a"), (1, "b"))]
@@ -471,7 +619,9 @@ async def test_the_export_has_nothing_of_others(service: Running, store: redis.R
 async def test_the_status_counts_tombstones(service: Running, store: redis.Redis, keys: Keys) -> None:
     await service.http.delete(f"/v1/users/{WHO}")
     await service.http.put(f"/v1/users/{OTHER}/opt-out")
-    assert (await service.status())["forgetting"] == {"tombstones": 2, "opted_out": 1, "error": None}
+    assert (await service.status())["forgetting"] == {
+        "tombstones": 2, "opted_out": 1, "not_understood": 0, "unlooked": 0, "error": None,
+    }  # fmt: skip
     store.hset(keys.tombstones, "f" * 32, "{}")
     store.hincrby(keys.tombstones, REVISION, 1)
     await eventually(lambda: service.app.state.service.status()["forgetting"]["error"])

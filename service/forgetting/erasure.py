@@ -91,7 +91,8 @@ class Erasure:
         receipt = JobRequest.new(RequestKind.FORGET, user_id, asked_by)
         try:
             tombstone = await self.tombstones.write(user_id, receipt.asked_ms, True if opt_out else None)
-            await self.requests.write(receipt)
+            await self.requests.ask(receipt)
+            others = await self.requests.remove(user_id, receipt.asked_ms)
             # Whatever is there came before, even if it says a later time: clocks of callers run ahead.
             removed = await self.sweep(user_id, EVERYTHING_MS)
             # By then the other workers have read the tombstone, and what they wrote before is in Redis.
@@ -103,7 +104,7 @@ class Erasure:
                     break
             else:
                 raise Unavailable("records of the user are written again and again: ask again", retry_after_ms=1000)
-            receipt = await self._completed(receipt, removed)
+            receipt = await self._completed(receipt, removed + Counter(requests=others))
             await self.requests.write(receipt)
             await self._on_disks(receipt)
         except RedisUnavailable as error:
@@ -232,6 +233,4 @@ class Erasure:
 
     async def ask_export(self, user_id: str, asked_by: str) -> JobRequest:
         """Ask the next job for what its work folder has of a user. RedisUnavailable; Unavailable as of all requests."""
-        request = JobRequest.new(RequestKind.EXPORT, user_id, asked_by)
-        await self.requests.ask(request)
-        return request
+        return await self.requests.ask(JobRequest.new(RequestKind.EXPORT, user_id, asked_by))

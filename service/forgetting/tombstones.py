@@ -64,8 +64,8 @@ log = logging.getLogger(__name__)
 
 
 class KnownTombstones:
-    """``current`` is the copy. ``unreadable`` says why the tombstones in Redis cannot be told; "" if they can. Until they
-    can again, nothing of any user may be written."""
+    """``current`` is the copy. ``unreadable`` says why the tombstones in Redis cannot be told, "" if they can: until
+    then nothing of any user may be written."""
 
     def __init__(self, link: RedisPort, keys: Keys, poll_seconds: float) -> None:
         self._link, self._keys, self.poll_seconds = link, keys, poll_seconds

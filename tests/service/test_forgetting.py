@@ -490,11 +490,90 @@ async def test_requests_and_reports(service: Running, store: redis.Redis, keys: 
     assert (await service.http.get("/v1/reports/run-2")).status_code == 404
 
 
-async def test_too_many_open_requests_are_refused(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.forgetting.requests.MOST_REQUESTS", 1)
-    statuses = [(await service.http.post("/v1/requests", json={"kind": "dry_run"})).status_code for _ in range(2)]
-    assert statuses == [202, 503]
+async def test_too_many_open_requests_are_refused(
+    service: Running, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are done or ended make room, the oldest first; open ones never leave the list."""
+    monkeypatch.setattr("service.forgetting.requests.MOST_REQUESTS", 3)
+
+    async def status(user: str) -> int:
+        return (await service.http.post(f"/v1/users/{user}/export")).status_code
+
+    def names() -> list[bytes]:
+        listed: Any = store.zrange(keys.requests, 0, -1)
+        return listed
+
+    assert [await status(f"u{at}") for at in range(4)] == [202, 202, 202, 503]
+    first, second, third = names()
     assert (await service.http.delete(f"/v1/users/{WHO}")).status_code == 202  # never refused for that
+    assert len(names()) == 4
+    receipt = names()[3].decode()
+    done(store, keys, receipt)
+    assert await status("u4") == 503  # three are open still
+    store.delete(keys.request(second.decode()))
+    assert await status("u4") == 202
+    assert names()[:2] == [first, third]
+    assert not {second.decode(), receipt} & {name.decode() for name in names()}
+    assert (await service.http.get(f"/v1/requests/{receipt}")).json()["state"] == "done"
+    done(store, keys, first.decode())
+    assert await status("u5") == 202
+    assert (await service.http.get(f"/v1/requests/{first.decode()}")).status_code == 404
+    assert await status("u6") == 503
+
+
+def done(store: redis.Redis, keys: Keys, name: str) -> None:
+    """A job carries a request out."""
+    request = JobRequest.model_validate_json(store.get(keys.request(name)))  # type: ignore[arg-type]
+    store.set(keys.request(name), request.changed(RequestState.DONE).model_dump_json())
+
+
+async def test_the_same_is_asked_for_once_at_a_time(
+    service: Running, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a job does for a request takes it time, whoever asks and how often."""
+    monkeypatch.setattr("service.forgetting.requests.CLOSE_AT_MOST", 2)
+
+    async def asked(kind: str, **more: Any) -> Any:
+        answer = await service.http.post("/v1/requests", json={"kind": kind} | more)
+        assert answer.status_code == 202, answer.text
+        return answer.json()
+
+    first = await asked("dry_run")
+    assert await asked("dry_run") == first
+    done(store, keys, first["id"])
+    second = await asked("dry_run")
+    assert second["id"] != first["id"]
+    store.delete(keys.request(second["id"]))  # as if it had ended
+    assert (await asked("dry_run"))["id"] not in (first["id"], second["id"])
+    assert store.zcard(keys.open_requests("dry_run")) == 1
+
+    closing = await asked("close_partition", user_id="u1")
+    assert await asked("close_partition", user_id="u1") == closing
+    await asked("close_partition", user_id="u2")
+    refused = await service.http.post("/v1/requests", json={"kind": "close_partition", "user_id": "u3"})
+    assert (refused.status_code, "run a job" in refused.json()["error"]["message"]) == (503, True)
+    of_another = JobRequest.new(RequestKind.CLOSE_PARTITION, "u3", "another (00000000)")
+    assert await service.app.state.service.erasure.requests.ask(of_another) == of_another
+    done(store, keys, closing["id"])
+    assert (await asked("close_partition", user_id="u1"))["id"] != closing["id"]
+
+
+async def test_no_other_request_names_a_user_who_is_forgotten(
+    service: Running, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.forgetting.requests.READ_AT_ONCE", 2)
+    store.zadd(keys.requests, {"ended": 1})
+    store.set(keys.request("later"), '{"v": 2}')
+    store.zadd(keys.requests, {"later": 2})
+    for user in (WHO, OTHER):
+        await service.http.post(f"/v1/users/{user}/export")
+        await service.http.post("/v1/requests", json={"kind": "close_partition", "user_id": user})
+    former = (await service.http.delete(f"/v1/users/{WHO}")).json()
+    assert former["removed"] == {"requests": 2}
+    receipt = (await service.http.delete(f"/v1/users/{WHO}")).json()
+    assert places_of(store, keys, WHO) == {f"request:{each['id']}" for each in (former, receipt)}
+    listed = (await service.http.get("/v1/requests")).json()["requests"]
+    assert [each["user_id"] for each in listed] == [WHO, WHO, OTHER, OTHER]
 
 
 def test_tombstones_tell_digests_and_times_alone(store: redis.Redis) -> None:
@@ -665,6 +744,28 @@ async def test_an_entry_of_another_version_is_of_whom_it_names(
     assert [json.loads(entry["fields"]["exposure"]) for entry in exported] == [own]
     assert (await service.http.delete("/v1/users/50")).json()["removed"] == {"exposures": 2}
     assert [b"mallory" in text for text in texts_in(store, keys.exposures)] == [True]
+
+
+@pytest.mark.parametrize("damage", ["[" * 100_000, '{"x":' * 100_000, '{"user_id": "\\ud800"}'])
+async def test_what_no_parser_takes_is_shown_and_deleted(
+    service: Running, store: redis.Redis, keys: Keys, damage: str
+) -> None:
+    shown = {"user_id": WHO, "unit": "tablet", "items": []}
+    store.xadd(keys.exposures, {"v": "2", "exposure": json.dumps(shown)})
+    for stream in (keys.exposures, keys.interactions):
+        store.xadd(stream, {"v": "9", "exposure": f'"{WHO}" {damage}', "event": damage})
+    await service.rank(WHO, unit="tablet")  # so that the stream is searched for others with this unit
+    await eventually(lambda: store.xlen(keys.exposures) == 3)
+    store.xadd(keys.exposures, {"v": "2", "exposure": f'{{"user_id":"{OTHER}","unit":"x","y":{damage}'})
+    store.set(keys.user_export(WHO), damage)
+    exported = await service.http.get(f"/v1/users/{WHO}/export")
+    assert exported.status_code == 200
+    assert exported.json()["work_folder"] == {"damaged": damage.encode().hex()}
+    answer = await service.http.delete(f"/v1/users/{WHO}")
+    assert (answer.status_code, answer.json()["removed"]["export"]) == (202, 1)
+    assert not store.exists(keys.user_export(WHO))
+    assert not any(f'"{WHO}" '.encode() in text for text in texts_in(store, keys.exposures))
+    assert any(OTHER.encode() in text for text in texts_in(store, keys.exposures))
 
 
 async def test_an_opt_out_survives_a_worker_that_does_not_know_of_it(

@@ -123,7 +123,7 @@ class Requests:
                 break
         await self._replies([("DEL", self.keys.request(name)) for name in done])
         await self._replies([("ZREM", self.keys.requests, *former)] if former else [])
-        return count - len(former) < MOST_REQUESTS
+        return bool(count - len(former) < MOST_REQUESTS)
 
     async def _open(self, kind: RequestKind) -> list[JobRequest]:
         """The open requests of a kind, oldest first."""

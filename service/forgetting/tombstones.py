@@ -101,7 +101,7 @@ class KnownTombstones:
         """Read the tombstones again if there are other ones. Never raises on bad data or without Redis."""
         try:
             (revision,) = await replies_to(self._link, [self.look], Deadline(READ_SECONDS))
-            if self.are_others(revision, self.current):
+            if self.unreadable or self.are_others(revision, self.current):
                 await self.read()
             self._failure = ""
         except (RedisUnavailable, ValueError) as error:

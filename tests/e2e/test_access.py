@@ -86,9 +86,9 @@ def test_every_route_with_every_scope_over_a_socket(
         (method, route.path) for route in app.routes if isinstance(route, Route) for method in route.methods or ()
     )
     assert {as_get(route) for route in routes} == set(ROUTES)
-    held = {scope: new_key(scope) for scope in Scope}
+    lasting = {scope: new_key(scope) for scope in Scope}
     revoked = {scope: new_key(scope) for scope in Scope}
-    written(keys_file, *(key for key, _ in (*held.values(), *revoked.values())))
+    written(keys_file, *(key for key, _ in (*lasting.values(), *revoked.values())))
     until = time.monotonic() + 60.0
     while status_of(connection, ("GET", "/v1/status"), revoked[Scope.ADMIN][1]) != 200:  # not read yet
         assert time.monotonic() < until
@@ -99,7 +99,7 @@ def test_every_route_with_every_scope_over_a_socket(
     for route in routes:
         scopes = ROUTES[as_get(route)][0]
         for scope in Scope:
-            status = status_of(connection, route, held[scope][1])
+            status = status_of(connection, route, lasting[scope][1])
             assert status == 403 if scopes and scope not in scopes else status in (200, 202, 204), (route, scope)
             assert (status_of(connection, route, revoked[scope][1]) == 401) is bool(scopes), (route, scope)
         is_open = not scopes or route[1] == "/v1/status"  # which says the release to everybody

@@ -381,9 +381,9 @@ async def test_a_worker_that_starts_beside_a_damaged_tombstone_remembers_nobody_
         for user in (WHO, OTHER):
             assert not any(f'"{user}"'.encode() in text for text in texts_in(store, keys.exposures))
             assert not store.exists(keys.user_history(user))
-        told = service.app.state.service.status()["forgetting"]
-        assert (told["tombstones"], told["opted_out"], told["not_understood"]) == (2, 2, 1)
-        assert told["error"].startswith("1 not understood")
+        forgetting = service.app.state.service.status()["forgetting"]
+        assert (forgetting["tombstones"], told["opted_out"], told["not_understood"]) == (2, 2, 1)
+        assert forgetting["error"].startswith("1 not understood")
         assert (await service.http.delete(f"/v1/users/{WHO}")).status_code == 202
         assert (await service.http.put(f"/v1/users/{WHO}/opt-in")).status_code == 200
         assert service.app.state.service.status()["forgetting"]["error"] is None
@@ -501,7 +501,7 @@ async def test_too_many_open_requests_are_refused(
 
     def names() -> list[bytes]:
         listed: Any = store.zrange(keys.requests, 0, -1)
-        return listed
+        return list(listed)
 
     assert [await status(f"u{at}") for at in range(4)] == [202, 202, 202, 503]
     first, second, third = names()

@@ -382,7 +382,7 @@ async def test_a_worker_that_starts_beside_a_damaged_tombstone_remembers_nobody_
             assert not any(f'"{user}"'.encode() in text for text in texts_in(store, keys.exposures))
             assert not store.exists(keys.user_history(user))
         forgetting = service.app.state.service.status()["forgetting"]
-        assert (forgetting["tombstones"], told["opted_out"], told["not_understood"]) == (2, 2, 1)
+        assert (forgetting["tombstones"], forgetting["opted_out"], forgetting["not_understood"]) == (2, 2, 1)
         assert forgetting["error"].startswith("1 not understood")
         assert (await service.http.delete(f"/v1/users/{WHO}")).status_code == 202
         assert (await service.http.put(f"/v1/users/{WHO}/opt-in")).status_code == 200

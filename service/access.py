@@ -25,7 +25,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from models.contract.leaving import is_loopback
 from models.contract.unknown_keys import problem_lines
-from service.errors import Forbidden, RateLimited, Unauthenticated
+from service.errors import Forbidden, InvalidRequest, RateLimited, Unauthenticated
 from service.reloading import ReloadingFile
 from service.settings import PREFIX, SettingsError
 
@@ -225,7 +225,7 @@ class Access(ReloadingFile[Mapping[str, ApiKey]]):
         Unauthenticated for a request without a key that is in force, Forbidden for a key with none of the scopes and
         for a public one from another origin than its own, RateLimited for one that has made too many requests."""
         if not self.is_required:
-            _refuse_pages(_text(header_of(headers, b"host")), header_of(headers, b"origin"), self._is_private)
+            _refuse_pages(headers, self._is_private)
             return None
         given = header_of(headers, b"authorization")
         if given is None:
@@ -244,9 +244,12 @@ class Access(ReloadingFile[Mapping[str, ApiKey]]):
         return key
 
     def take_bytes(self, key: ApiKey | None, count: int) -> None:
-        """RateLimited if the bodies of the key's requests have had too many bytes, with so many more."""
+        """RateLimited if the bodies of the key's requests have had too many bytes, with so many more; InvalidRequest if
+        these alone are too many."""
         if key is not None and key.bytes_per_minute is not None:
-            words = f"send {key.bytes_per_minute} bytes of bodies a minute"
+            words = f"send {key.bytes_per_minute} bytes of bodies a minute (`keys add --bytes-per-minute`)"
+            if count > key.bytes_per_minute:  # which waiting would not change
+                raise InvalidRequest(f"has {count} bytes: the API key {key} may {words}", field="body")
             self._take(key, "bytes", _Quota.per_minute(key.bytes_per_minute), count, words)
 
     def take_feedback(self, key: ApiKey, events: int, new_users: int) -> None:
@@ -295,9 +298,10 @@ class Access(ReloadingFile[Mapping[str, ApiKey]]):
         return key if key is not None and is_right and key.is_in_force else None
 
 
-def _refuse_pages(host: str, origin: bytes | None, is_private: bool) -> None:
+def _refuse_pages(headers: Iterable[tuple[bytes, bytes]], is_private: bool) -> None:
     """Forbidden for a call that a browser sends for a page of another origin than the service's own, which needs no
     permission to send one; and for a page whose own name its owner let point to this machine (DNS rebinding)."""
+    host, origin = _text(header_of(headers, b"host")), header_of(headers, b"origin")
     if host and not is_private and not _is_here(host):
         raise Forbidden(
             "without API keys only calls to this machine under its own name are answered: Host must be localhost or a "
@@ -307,6 +311,12 @@ def _refuse_pages(host: str, origin: bytes | None, is_private: bool) -> None:
     if origin is not None and _text(origin).partition("://")[2] != host:
         raise Forbidden(
             f"without API keys no page of another origin may call: give it a public key ({PREFIX}KEYS)", field="Origin"
+        )
+    # A page may have an image loaded, which says no Origin.
+    if _text(header_of(headers, b"sec-fetch-site")).strip().lower() in ("cross-site", "same-site"):
+        raise Forbidden(
+            f"without API keys no page of another origin may call: give it a public key ({PREFIX}KEYS)",
+            field="Sec-Fetch-Site",
         )
 
 

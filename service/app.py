@@ -157,6 +157,7 @@ async def _assemble(
     releases = Releases(loader, settings.release_poll_seconds, pins=lambda: experiments.current.releases)
     tombstones = KnownTombstones(redis, keys, settings.release_poll_seconds)
     erasure = Erasure(UserTraces(redis, keys), tombstones, Requests(redis, keys), settings.feedback_fsyncs)
+    stack.push_async_callback(erasure.close)
     exposures = await stack.enter_async_context(
         ExposureLog(
             erasure,
@@ -190,7 +191,7 @@ async def _assemble(
     await tombstones.refresh()
     watches = {
         "releases": releases.watch, "experiments": experiments.watch, "keys": access.watch,
-        "tombstones": tombstones.watch, "retention": Retention(redis, keys, settings.stream_days).watch,
+        "tombstones": erasure.watch, "retention": Retention(redis, keys, settings.stream_days).watch,
     }  # fmt: skip
     for name, watch in watches.items():
         stack.push_async_callback(_stop, asyncio.create_task(watch(), name=name))

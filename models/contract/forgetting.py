@@ -48,8 +48,9 @@ for revision, digest in string.gmatch(redis.call('HGET', KEYS[1], '{CHANGES}') o
   last = revision
   if revision == ARGV[1] then digests = {{}} elseif digests then digests[#digests + 1] = digest end
 end
-if not digests or last ~= current then return false end
 local cells = {{'{REVISION}', current}}
+if current == ARGV[1] then return cells end
+if not digests or last ~= current then return false end
 for _, digest in ipairs(digests) do
   local tombstone = redis.call('HGET', KEYS[1], digest)
   if not tombstone then return false end
@@ -58,8 +59,11 @@ for _, digest in ipairs(digests) do
 end
 return cells
 """
-"""Lua: fields of KEYS[1] that changed since the revision ARGV[1], and their values; nil if they cannot be told."""
+"""Lua: fields of KEYS[1] that changed since the revision ARGV[1], and their values; nil if they cannot be told. Of the
+revision that is there nothing has changed, whoever wrote it."""
 
+
+_RESERVED = (SALT, REVISION, CHANGES)
 
 EVERYTHING_MS = 2**53 - 1
 """A time (unix ms) that no record is later than."""
@@ -82,6 +86,11 @@ class Tombstone(BaseModel):
     def until_ms(self) -> int:
         """Unix ms; nothing that is as old or older may be stored."""
         return EVERYTHING_MS if self.opted_out else self.forgotten_ms
+
+
+NOT_UNDERSTOOD = Tombstone(forgotten_ms=0, opted_out=True)
+"""What stands for a tombstone that is damaged or of a later version: whom it is about was forgotten, and may have
+opted out."""
 
 
 def new_salt() -> str:
@@ -134,32 +143,47 @@ class TombstoneTable(Mapping[str, Tombstone]):
 
 @dataclass(frozen=True, slots=True)
 class Tombstones:
-    """All tombstones. Without a salt there are none, and there never were."""
+    """All tombstones. Without a salt there are none, and there never were. ``not_understood``: digests of those that
+    count as NOT_UNDERSTOOD."""
 
     salt: str = ""
     revision: int = 0
     of_digests: TombstoneTable = field(default_factory=TombstoneTable)
+    not_understood: frozenset[str] = frozenset()
 
     @classmethod
-    def parse(cls, fields: Iterable[tuple[bytes, bytes]], former: Tombstones | None = None) -> Tombstones:
-        """Of all fields of the hash with their values, or of those that changed since the ``former`` tombstones. One
-        that is damaged or of another version is ValueError: whom it is about must not be taken for somebody who may be
-        remembered."""
+    def parse(
+        cls, fields: Iterable[tuple[bytes, bytes]], former: Tombstones | None = None, *, strict: bool = True
+    ) -> Tombstones:
+        """Of all fields of the hash with their values, or of those that changed since the ``former`` tombstones. A
+        tombstone that is damaged or of another version is ValueError: whom it is about must not be taken for somebody
+        who may be remembered. Unless it is ``strict`` it is NOT_UNDERSTOOD, and the others count. ValueError also of a
+        damaged salt or revision, without which no tombstone can be told."""
+        known = former or cls()
         of_hash: dict[str, str] = {}
+        not_understood = set(known.not_understood)
 
         def entries() -> Iterator[tuple[str, Tombstone]]:
             for name, value in fields:
-                if (text := name.decode()) in (SALT, REVISION, CHANGES):
-                    of_hash[text] = value.decode()
-                else:
+                if (text := name.decode(errors="replace")) in _RESERVED:
+                    of_hash[text] = value.decode(errors="replace")
+                    continue
+                not_understood.discard(text)
+                try:
                     yield text, Tombstone.model_validate_json(value)
+                except ValidationError as error:
+                    if strict:
+                        raise ValueError(f"a tombstone is not understood: {error.errors()[0]['msg']}") from error
+                    not_understood.add(text)
+                    yield text, NOT_UNDERSTOOD
 
-        known = former or cls()
+        table = TombstoneTable(entries(), known.of_digests)
+        salt, revision = of_hash.get(SALT, known.salt), of_hash.get(REVISION, known.revision)
         try:
-            table = TombstoneTable(entries(), known.of_digests)
-        except ValidationError as error:
-            raise ValueError(f"a tombstone is not understood: {error.errors()[0]['msg']}") from error
-        return cls(of_hash.get(SALT, known.salt), int(of_hash.get(REVISION, known.revision)), table)
+            bytes.fromhex(salt)
+            return cls(salt, int(revision), table, frozenset(not_understood))
+        except ValueError as error:
+            raise ValueError(f"the salt or the revision of the tombstones is damaged: {error}") from error
 
     def of(self, user_id: str) -> Tombstone | None:
         """The tombstone of a user, if there is one."""

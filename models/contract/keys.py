@@ -197,6 +197,10 @@ class Keys:
         """Sorted set of the ids of requests, by the time (unix ms) at which they were asked for."""
         return f"{self.prefix}:requests"
 
+    def open_requests(self, kind: str) -> str:
+        """Sorted set, likewise, of the requests of a kind that may still be open."""
+        return f"{self.prefix}:{kind}:requests"
+
     def report(self, name: str) -> str:
         """JSON of a report, see ``requests``."""
         return f"{self.prefix}:report:{name}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
+from pydantic_core import from_json
 
 from models.contract.events import EventArray, Interaction, names_in, unpack_history
 from models.contract.exposures import Exposure
@@ -76,7 +76,7 @@ def readable(
             space = key.rpartition(":")[2]
             document["knowledge"][space] = _read(partial(_knowledge, user_id, space), value)
         elif store in ("texts", "export"):
-            document[store] = _read(json.loads, value)
+            document[store] = _read(from_json, value)
         elif store == "served":
             document["served_lists"] = len(value)  # hashes of ids, which say nothing
         elif store == "arms":

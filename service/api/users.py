@@ -135,15 +135,15 @@ async def ask_export(service: Service, request: Request) -> Response:
 
 
 async def ask(service: Service, request: Request) -> Response:
-    """Ask the next job for something: a dry run, or a user's open partition to be closed."""
+    """Ask the next job for something: a dry run, or a user's open partition to be closed. Where a request for the same
+    is open already, the answer is that one."""
     body = body_of(_REQUEST, await read_body(request, MOST_BODY_BYTES))
     kind = RequestKind(body.kind)
     if (body.user_id is None) is (kind is RequestKind.CLOSE_PARTITION):
         demand = "names its user" if kind is RequestKind.CLOSE_PARTITION else "is about no user"
         raise InvalidRequest(f"a request of the kind {body.kind} {demand}", field="user_id")
     user_id = None if body.user_id is None else checked_id(body.user_id, "user_id")
-    asked = JobRequest.new(kind, user_id, _asker(request))
-    await service.erasure.requests.ask(asked)
+    asked = await service.erasure.requests.ask(JobRequest.new(kind, user_id, _asker(request)))
     return answers.json_response(_reply(asked), status=202)
 
 

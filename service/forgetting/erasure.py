@@ -7,7 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from models.contract.forgetting import EVERYTHING_MS, Tombstones
@@ -24,6 +24,15 @@ from service.redis_connection import Command
 
 SWEEPS = 5
 """How often at most what is stored of a user is looked for again, while writers that do not know yet write more."""
+
+UNLOOKED_AT_MOST = 100_000
+"""Users of whom something was written and not looked at yet. While there are so many, nothing is written of anybody."""
+
+USERS_AT_ONCE = 1000
+"""Users who are looked for among the tombstones before others have their turn."""
+
+CLOSE_SECONDS = 5.0
+"""Longest duration of the last look of a service that ends."""
 
 DISK_MS = 2000
 """Longest time that Redis may wait for disks."""
@@ -48,7 +57,7 @@ IN_WORK_FOLDER = (
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Erasure:
     """Forgets users. It is told when ``fsyncs`` servers have the deletion on their disks, as of feedback; 0: none."""
 
@@ -56,6 +65,25 @@ class Erasure:
     tombstones: KnownTombstones
     requests: Requests
     fsyncs: int = 0
+    _unlooked: dict[str, Tombstones] = field(default_factory=dict, init=False)
+    """Users of whom something was written that is to be looked at, with the tombstones it was judged by first."""
+    _looking: asyncio.Task[None] | None = field(default=None, init=False)
+
+    async def watch(self) -> None:
+        """Follow the tombstones, and look at what could not be looked at before, until cancelled."""
+        while True:
+            await self.tombstones.refresh()
+            self._look()
+            await asyncio.sleep(self.tombstones.poll_seconds)
+
+    async def close(self) -> None:
+        """Look once more at what was written, if it is to be looked at."""
+        if (looking := self._look()) is not None:
+            await asyncio.wait({looking}, timeout=CLOSE_SECONDS)
+            looking.cancel()
+            await asyncio.wait({looking})
+        if self._unlooked:
+            log.error("what was written of %d users may be of some who were forgotten meanwhile", len(self._unlooked))
 
     async def forget(self, user_id: str, asked_by: str, *, opt_out: bool = False) -> JobRequest:
         """Delete all that is older than now, and with ``opt_out`` store nothing of the user from now on. The receipt,
@@ -63,7 +91,8 @@ class Erasure:
         receipt = JobRequest.new(RequestKind.FORGET, user_id, asked_by)
         try:
             tombstone = await self.tombstones.write(user_id, receipt.asked_ms, True if opt_out else None)
-            await self.requests.write(receipt)
+            await self.requests.ask(receipt)
+            others = await self.requests.remove(user_id, receipt.asked_ms)
             # Whatever is there came before, even if it says a later time: clocks of callers run ahead.
             removed = await self.sweep(user_id, EVERYTHING_MS)
             # By then the other workers have read the tombstone, and what they wrote before is in Redis.
@@ -75,7 +104,7 @@ class Erasure:
                     break
             else:
                 raise Unavailable("records of the user are written again and again: ask again", retry_after_ms=1000)
-            receipt = await self._completed(receipt, removed)
+            receipt = await self._completed(receipt, removed + Counter(requests=others))
             await self.requests.write(receipt)
             await self._on_disks(receipt)
         except RedisUnavailable as error:
@@ -119,30 +148,60 @@ class Erasure:
         self, commands: Sequence[Command], deadline: Deadline, user_ids: Iterable[str], judged: Tombstones
     ) -> list[Any]:
         """As ``RedisPort.round_trip``, of commands that write something of these users, which the tombstones ``judged``
-        by allowed. What they wrote is deleted again of those who were forgotten since."""
+        by allowed. What they wrote is deleted again of those who were forgotten since: before the deadline, or behind
+        the back of the caller, if it takes longer to find out who they are. RedisUnavailable also while that cannot be
+        found out at all."""
+        if self.tombstones.unreadable or len(self._unlooked) >= UNLOOKED_AT_MOST:
+            reason = self.tombstones.unreadable or "too much is to be looked at"
+            raise RedisUnavailable(f"nobody can tell who was forgotten meanwhile: {reason}")
         link, look = self.traces.link, self.tombstones.look
-        if link.in_order:
-            *replies, revision = await link.round_trip([*commands, look], deadline)
-        else:
-            replies = await link.round_trip(commands, deadline)
-            (revision,) = await link.round_trip([look], deadline)
         try:
-            await self.heed(revision, user_ids, judged)
-        except (RedisUnavailable, ValueError):
-            # Whoever forgets a user looks for what was written once more, when this worker knows of it.
-            log.exception("what was written may be of a user who was forgotten meanwhile")
+            if link.in_order:
+                *replies, revision = await link.round_trip([*commands, look], deadline)
+            else:
+                replies = await link.round_trip(commands, deadline)
+                (revision,) = await link.round_trip([look], deadline)
+        except BaseException:
+            self._note(user_ids, judged)  # it may have been written all the same
+            raise
+        if self.tombstones.are_others(revision, judged):
+            self._note(user_ids, judged)
+            if (looking := self._look()) is not None:
+                await asyncio.wait({looking}, timeout=deadline.remaining())
         return replies
 
-    async def heed(self, reply: Any, user_ids: Iterable[str], judged: Tombstones) -> None:
-        """After something of these users was written: delete it again of those who were forgotten since it was
-        ``judged``, which a ``reply`` to the tombstones' ``look`` tells."""
-        if not self.tombstones.are_others(reply, judged):
-            return
-        if self.tombstones.are_others(reply, self.tombstones.current):
-            await self.tombstones.read()
-        for user_id, tombstone in self.tombstones.current.among(set(user_ids)).items():
-            if judged.of(user_id) != tombstone:
-                await self.sweep(user_id, tombstone.until_ms)
+    def _note(self, user_ids: Iterable[str], judged: Tombstones) -> None:
+        for user_id in user_ids:
+            self._unlooked.setdefault(user_id, judged)
+
+    def _look(self) -> asyncio.Task[None] | None:
+        """The task that looks at what was written; None if there is nothing to be looked at."""
+        if (self._looking is None or self._looking.done()) and self._unlooked:
+            self._looking = asyncio.create_task(self._delete_forgotten(), name="forgotten meanwhile")
+        return None if self._looking is None or self._looking.done() else self._looking
+
+    async def _delete_forgotten(self) -> None:
+        """Delete what was written of users who were forgotten since it was judged. What fails is left to the next
+        look."""
+        while self._unlooked:
+            # What is written from now on is looked at in the next round: these tombstones may be read before.
+            written, self._unlooked = self._unlooked, {}
+            try:
+                await self.tombstones.read()
+                current = self.tombstones.current
+                for number, (user_id, judged) in enumerate(written.items()):
+                    if number % USERS_AT_ONCE == 0:
+                        await asyncio.sleep(0)  # others have their turn
+                    tombstone = current.of(user_id)
+                    if tombstone is not None and tombstone != judged.of(user_id):
+                        await self.sweep(user_id, tombstone.until_ms)
+            except BaseException as error:
+                self._unlooked |= written
+                if not isinstance(error, (RedisUnavailable, ValueError)):
+                    raise
+                if not self.tombstones.error:  # which would be said each time
+                    log.warning("what was written of users is looked at later: %s", error)
+                return
 
     async def receipt(self, request_id: str) -> tuple[JobRequest, dict[str, int]]:
         """A request, and what is found of its user now that should not be there, which is deleted again; numbers by
@@ -159,7 +218,13 @@ class Erasure:
     def status(self) -> dict[str, Any]:
         """For ``/v1/status``."""
         table = self.tombstones.current.of_digests
-        return {"tombstones": len(table), "opted_out": table.opted_out, "error": self.tombstones.error or None}
+        return {
+            "tombstones": len(table),
+            "opted_out": table.opted_out,
+            "not_understood": len(self.tombstones.current.not_understood),
+            "unlooked": len(self._unlooked),
+            "error": self.tombstones.error or None,
+        }
 
     async def export(self, user_id: str, table: ItemTable | None) -> dict[str, Any]:
         """All that Redis holds of a user, readable, and what the jobs last told of their work folder."""
@@ -168,6 +233,4 @@ class Erasure:
 
     async def ask_export(self, user_id: str, asked_by: str) -> JobRequest:
         """Ask the next job for what its work folder has of a user. RedisUnavailable; Unavailable as of all requests."""
-        request = JobRequest.new(RequestKind.EXPORT, user_id, asked_by)
-        await self.requests.ask(request)
-        return request
+        return await self.requests.ask(JobRequest.new(RequestKind.EXPORT, user_id, asked_by))

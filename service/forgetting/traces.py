@@ -160,7 +160,7 @@ class UserTraces:
         if units:
             async for _, cells in self._pages(self.keys.exposures):
                 for cell in cells[1::2]:
-                    with suppress(msgspec.MsgspecError):
+                    with suppress(ValueError, RecursionError):  # of what is no JSON, or nested without end
                         shown = _SHOWN.decode(cell)
                         if shown.user_id != user_id:
                             units.discard(shown.unit)

@@ -24,7 +24,7 @@ from models.contract.keys import Keys
 from models.contract.profile import packed_profile
 from models.contract.requests import JobRequest, Report, ReportKind, RequestKind, RequestState, UserExport
 from offline.child import child_python
-from service.errors import Unavailable
+from service.errors import RedisUnavailable, Unavailable
 from service.forgetting import erasure
 from service.ranking.deadline import Deadline
 from service.redis import RedisLink
@@ -259,6 +259,154 @@ async def test_a_write_that_was_decided_before_the_tombstone_is_deleted(
     assert writing.tombstones.current.forbids(WHO, event.time_ms)
 
 
+async def forgotten_between(
+    link: RedisLink, keys: Keys, monkeypatch: pytest.MonkeyPatch, on: Callable[[str], Any], seconds: float
+) -> erasure.Erasure:
+    """Who wrote something of a user after the tombstone, which it has not read yet. ``on`` is called with the name of
+    each command that the writer sends from then on, and may be awaited."""
+    forgetting, writing = erasure_of(link, keys), erasure_of(link, keys)
+    judged, now, whole = writing.tombstones.current, int(time.time() * 1000), link.round_trip
+    await forgetting.tombstones.write(WHO, now)
+
+    async def round_trip(commands: Any, deadline: Deadline, may_be_stale: bool = False) -> list[Any]:
+        await on(commands[0][0])
+        return await whole(commands, deadline, may_be_stale)
+
+    monkeypatch.setattr(link, "round_trip", round_trip)
+    event = Interaction(user_id=WHO, item_id="a", value=3.0, time_ms=now)
+    append = [("APPEND", keys.user_history(user), event.pack()) for user in (WHO, OTHER)]
+    await writing.write(append, Deadline(seconds), {WHO, OTHER}, judged)
+    return writing
+
+
+async def test_a_write_waits_for_tombstones_no_longer_than_it_may_and_is_looked_at_then(
+    link: RedisLink, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = asyncio.Event()
+
+    async def on(command: str) -> None:
+        if command == "EVAL":
+            await read.wait()
+
+    writing = await forgotten_between(link, keys, monkeypatch, on, 0.05)
+    assert store.exists(keys.user_history(WHO))
+    event = Interaction(user_id=WHO, item_id="b", value=3.0, time_ms=1)
+    append = ("APPEND", keys.user_history(WHO), event.pack())  # beside the reading, which may have been before it
+    await writing.write([append], Deadline(0.05), {WHO}, Tombstones())
+    assert writing.status()["unlooked"] == 1
+    read.set()
+    await writing.close()
+    assert not store.exists(keys.user_history(WHO))
+    assert store.exists(keys.user_history(OTHER))
+    assert writing.status()["unlooked"] == 0
+
+
+async def test_what_could_not_be_looked_at_is_looked_at_later(
+    link: RedisLink, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = [True]
+
+    async def on(command: str) -> None:
+        if failing[0] and command in ("EVAL", "HGETALL"):
+            raise RedisUnavailable("no answer")
+
+    writing = await forgotten_between(link, keys, monkeypatch, on, 10.0)
+    assert store.exists(keys.user_history(WHO))
+    await writing.close()
+    assert "of 2 users" in caplog.messages[-1]
+    watch = asyncio.create_task(writing.watch())
+    await eventually(lambda: "no answer" in (writing.status()["error"] or ""))
+    assert store.exists(keys.user_history(WHO))
+    failing[0] = False
+    await eventually(lambda: not store.exists(keys.user_history(WHO)))
+    await eventually(lambda: writing.status()["unlooked"] == 0)
+    watch.cancel()
+    await asyncio.wait({watch})
+    assert store.exists(keys.user_history(OTHER))
+
+
+async def test_a_write_whose_reply_is_lost_is_looked_at_too(
+    link: RedisLink, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgetting, writing = erasure_of(link, keys), erasure_of(link, keys)
+    judged, now, whole = writing.tombstones.current, int(time.time() * 1000), link.round_trip
+    await forgetting.tombstones.write(WHO, now)
+
+    async def round_trip(commands: Any, deadline: Deadline, may_be_stale: bool = False) -> list[Any]:
+        replies = await whole(commands, deadline, may_be_stale)
+        if commands[0][0] == "APPEND":
+            raise RedisUnavailable("timed out")
+        return replies
+
+    monkeypatch.setattr(link, "round_trip", round_trip)
+    event = Interaction(user_id=WHO, item_id="a", value=3.0, time_ms=now)
+    with pytest.raises(RedisUnavailable):
+        await writing.write([("APPEND", keys.user_history(WHO), event.pack())], Deadline(5.0), {WHO}, judged)
+    assert store.exists(keys.user_history(WHO))
+    await writing.close()
+    assert not store.exists(keys.user_history(WHO))
+
+
+async def test_nothing_is_written_that_nobody_could_look_at(
+    link: RedisLink, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.forgetting.erasure.UNLOOKED_AT_MOST", 2)
+
+    async def on(command: str) -> None:
+        if command in ("EVAL", "HGETALL"):
+            raise RedisUnavailable("no answer")
+
+    writing = await forgotten_between(link, keys, monkeypatch, on, 10.0)
+    with pytest.raises(RedisUnavailable, match="too much is to be looked at"):
+        await writing.write([("SET", f"{keys.prefix}:x", "y")], Deadline(5.0), {"u"}, Tombstones())
+    assert not store.exists(f"{keys.prefix}:x")
+
+
+@pytest.mark.parametrize("document", ["damaged", '{"v":2,"forgotten_until":7}'])
+async def test_a_worker_that_starts_beside_a_damaged_tombstone_remembers_nobody_who_opted_out(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys, link: RedisLink, document: str
+) -> None:
+    publisher.publish()
+    earlier = erasure_of(link, keys).tombstones
+    for user in (WHO, OTHER):
+        await earlier.write(user, 1, opted_out=True)
+    store.hset(keys.tombstones, user_digest(earlier.current.salt, WHO), document)
+    async with running(settings) as service:
+        for user in (WHO, OTHER, "new"):
+            event = {"user_id": user, "item_id": "a", "value": 4.0}
+            accepted = (await service.http.post("/v1/feedback", json=event)).json()["accepted"]
+            assert accepted == (user == "new"), user
+            await service.rank(user)
+        await eventually(lambda: any(b'"new"' in text for text in texts_in(store, keys.exposures)))
+        for user in (WHO, OTHER):
+            assert not any(f'"{user}"'.encode() in text for text in texts_in(store, keys.exposures))
+            assert not store.exists(keys.user_history(user))
+        forgetting = service.app.state.service.status()["forgetting"]
+        assert (forgetting["tombstones"], forgetting["opted_out"], forgetting["not_understood"]) == (2, 2, 1)
+        assert forgetting["error"].startswith("1 not understood")
+        assert (await service.http.delete(f"/v1/users/{WHO}")).status_code == 202
+        assert (await service.http.put(f"/v1/users/{WHO}/opt-in")).status_code == 200
+        assert service.app.state.service.status()["forgetting"]["error"] is None
+
+
+async def test_without_a_salt_that_is_whole_nothing_is_stored_of_anybody(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    publisher.publish()
+    store.hset(keys.tombstones, mapping={SALT: "damaged", REVISION: 7})
+    async with running(settings) as service:
+        refused = await service.http.post("/v1/feedback", json={"user_id": WHO, "item_id": "a", "value": 4.0})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "redis_unavailable")
+        await service.rank(WHO)
+        status = service.app.state.service.status
+        await eventually(lambda: status()["stages"]["exposures"]["state"] == "degraded")
+        assert "nobody can tell" in status()["stages"]["exposures"]["reason"]
+        assert "damaged" in status()["forgetting"]["error"]
+        assert (await service.http.delete(f"/v1/users/{WHO}")).status_code == 503
+        assert not store.exists(keys.user_history(WHO), keys.interactions, keys.exposures)
+        store.delete(keys.tombstones)
+
+
 async def test_a_later_event_survives_the_deletion(link: RedisLink, store: redis.Redis, keys: Keys) -> None:
     erasing, now = erasure_of(link, keys), int(time.time() * 1000)
     events = [Interaction(user_id=WHO, item_id=item, value=3.0, time_ms=now + at) for at, item in ((0, "a"), (1, "b"))]
@@ -342,11 +490,90 @@ async def test_requests_and_reports(service: Running, store: redis.Redis, keys: 
     assert (await service.http.get("/v1/reports/run-2")).status_code == 404
 
 
-async def test_too_many_open_requests_are_refused(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.forgetting.requests.MOST_REQUESTS", 1)
-    statuses = [(await service.http.post("/v1/requests", json={"kind": "dry_run"})).status_code for _ in range(2)]
-    assert statuses == [202, 503]
+async def test_too_many_open_requests_are_refused(
+    service: Running, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are done or ended make room, the oldest first; open ones never leave the list."""
+    monkeypatch.setattr("service.forgetting.requests.MOST_REQUESTS", 3)
+
+    async def status(user: str) -> int:
+        return (await service.http.post(f"/v1/users/{user}/export")).status_code
+
+    def names() -> list[bytes]:
+        listed: Any = store.zrange(keys.requests, 0, -1)
+        return list(listed)
+
+    assert [await status(f"u{at}") for at in range(4)] == [202, 202, 202, 503]
+    first, second, third = names()
     assert (await service.http.delete(f"/v1/users/{WHO}")).status_code == 202  # never refused for that
+    assert len(names()) == 4
+    receipt = names()[3].decode()
+    done(store, keys, receipt)
+    assert await status("u4") == 503  # three are open still
+    store.delete(keys.request(second.decode()))
+    assert await status("u4") == 202
+    assert names()[:2] == [first, third]
+    assert not {second.decode(), receipt} & {name.decode() for name in names()}
+    assert (await service.http.get(f"/v1/requests/{receipt}")).json()["state"] == "done"
+    done(store, keys, first.decode())
+    assert await status("u5") == 202
+    assert (await service.http.get(f"/v1/requests/{first.decode()}")).status_code == 404
+    assert await status("u6") == 503
+
+
+def done(store: redis.Redis, keys: Keys, name: str) -> None:
+    """A job carries a request out."""
+    request = JobRequest.model_validate_json(store.get(keys.request(name)))  # type: ignore[arg-type]
+    store.set(keys.request(name), request.changed(RequestState.DONE).model_dump_json())
+
+
+async def test_the_same_is_asked_for_once_at_a_time(
+    service: Running, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a job does for a request takes it time, whoever asks and how often."""
+    monkeypatch.setattr("service.forgetting.requests.CLOSE_AT_MOST", 2)
+
+    async def asked(kind: str, **more: Any) -> Any:
+        answer = await service.http.post("/v1/requests", json={"kind": kind} | more)
+        assert answer.status_code == 202, answer.text
+        return answer.json()
+
+    first = await asked("dry_run")
+    assert await asked("dry_run") == first
+    done(store, keys, first["id"])
+    second = await asked("dry_run")
+    assert second["id"] != first["id"]
+    store.delete(keys.request(second["id"]))  # as if it had ended
+    assert (await asked("dry_run"))["id"] not in (first["id"], second["id"])
+    assert store.zcard(keys.open_requests("dry_run")) == 1
+
+    closing = await asked("close_partition", user_id="u1")
+    assert await asked("close_partition", user_id="u1") == closing
+    await asked("close_partition", user_id="u2")
+    refused = await service.http.post("/v1/requests", json={"kind": "close_partition", "user_id": "u3"})
+    assert (refused.status_code, "run a job" in refused.json()["error"]["message"]) == (503, True)
+    of_another = JobRequest.new(RequestKind.CLOSE_PARTITION, "u3", "another (00000000)")
+    assert await service.app.state.service.erasure.requests.ask(of_another) == of_another
+    done(store, keys, closing["id"])
+    assert (await asked("close_partition", user_id="u1"))["id"] != closing["id"]
+
+
+async def test_no_other_request_names_a_user_who_is_forgotten(
+    service: Running, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.forgetting.requests.READ_AT_ONCE", 2)
+    store.zadd(keys.requests, {"ended": 1})
+    store.set(keys.request("later"), '{"v": 2}')
+    store.zadd(keys.requests, {"later": 2})
+    for user in (WHO, OTHER):
+        await service.http.post(f"/v1/users/{user}/export")
+        await service.http.post("/v1/requests", json={"kind": "close_partition", "user_id": user})
+    former = (await service.http.delete(f"/v1/users/{WHO}")).json()
+    assert former["removed"] == {"requests": 2}
+    receipt = (await service.http.delete(f"/v1/users/{WHO}")).json()
+    assert places_of(store, keys, WHO) == {f"request:{each['id']}" for each in (former, receipt)}
+    listed = (await service.http.get("/v1/requests")).json()["requests"]
+    assert [each["user_id"] for each in listed] == [WHO, WHO, OTHER, OTHER]
 
 
 def test_tombstones_tell_digests_and_times_alone(store: redis.Redis) -> None:
@@ -471,7 +698,9 @@ async def test_the_export_has_nothing_of_others(service: Running, store: redis.R
 async def test_the_status_counts_tombstones(service: Running, store: redis.Redis, keys: Keys) -> None:
     await service.http.delete(f"/v1/users/{WHO}")
     await service.http.put(f"/v1/users/{OTHER}/opt-out")
-    assert (await service.status())["forgetting"] == {"tombstones": 2, "opted_out": 1, "error": None}
+    assert (await service.status())["forgetting"] == {
+        "tombstones": 2, "opted_out": 1, "not_understood": 0, "unlooked": 0, "error": None,
+    }  # fmt: skip
     store.hset(keys.tombstones, "f" * 32, "{}")
     store.hincrby(keys.tombstones, REVISION, 1)
     await eventually(lambda: service.app.state.service.status()["forgetting"]["error"])
@@ -515,6 +744,28 @@ async def test_an_entry_of_another_version_is_of_whom_it_names(
     assert [json.loads(entry["fields"]["exposure"]) for entry in exported] == [own]
     assert (await service.http.delete("/v1/users/50")).json()["removed"] == {"exposures": 2}
     assert [b"mallory" in text for text in texts_in(store, keys.exposures)] == [True]
+
+
+@pytest.mark.parametrize("damage", ["[" * 100_000, '{"x":' * 100_000, '{"user_id": "\\ud800"}'])
+async def test_what_no_parser_takes_is_shown_and_deleted(
+    service: Running, store: redis.Redis, keys: Keys, damage: str
+) -> None:
+    shown = {"user_id": WHO, "unit": "tablet", "items": []}
+    store.xadd(keys.exposures, {"v": "2", "exposure": json.dumps(shown)})
+    for stream in (keys.exposures, keys.interactions):
+        store.xadd(stream, {"v": "9", "exposure": f'"{WHO}" {damage}', "event": damage})
+    await service.rank(WHO, unit="tablet")  # so that the stream is searched for others with this unit
+    await eventually(lambda: store.xlen(keys.exposures) == 3)
+    store.xadd(keys.exposures, {"v": "2", "exposure": f'{{"user_id":"{OTHER}","unit":"x","y":{damage}'})
+    store.set(keys.user_export(WHO), damage)
+    exported = await service.http.get(f"/v1/users/{WHO}/export")
+    assert exported.status_code == 200
+    assert exported.json()["work_folder"] == {"damaged": damage.encode().hex()}
+    answer = await service.http.delete(f"/v1/users/{WHO}")
+    assert (answer.status_code, answer.json()["removed"]["export"]) == (202, 1)
+    assert not store.exists(keys.user_export(WHO))
+    assert not any(f'"{WHO}" '.encode() in text for text in texts_in(store, keys.exposures))
+    assert any(OTHER.encode() in text for text in texts_in(store, keys.exposures))
 
 
 async def test_an_opt_out_survives_a_worker_that_does_not_know_of_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 from typing import Any
@@ -12,6 +13,7 @@ import redis
 from models.contract.forgetting import (
     CHANGES,
     CHANGES_AT_MOST,
+    NOT_UNDERSTOOD,
     REVISION,
     SALT,
     Tombstone,
@@ -21,6 +23,7 @@ from models.contract.forgetting import (
     user_digest,
 )
 from models.contract.keys import Keys
+from service.errors import RedisUnavailable
 from service.forgetting.tombstones import KnownTombstones
 from service.ranking.deadline import Deadline
 from service.redis import RedisLink
@@ -209,7 +212,72 @@ async def test_damage_is_no_tombstone_that_is_missed(
         await following.refresh()
         assert following.current == stored(store, keys)
     else:
-        assert (following.current, "not understood" in following.error) == (former, True)
+        assert following.current.among([WHO, OTHER, THIRD]) == {WHO: NOT_UNDERSTOOD, THIRD: former.of(THIRD)}
+        assert following.error.startswith("1 not understood")
+
+
+@pytest.mark.parametrize(
+    "document", [b"damaged", b"\xff", b"[]", b"7", b'{"v":2,"until":[]}', b'{"forgotten_ms":"x"}',
+                 b'{"forgotten_ms":5,"opted_out":"perhaps"}', b'{"forgotten_ms":5,"opted_out":[]}']
+)  # fmt: skip
+async def test_whose_tombstone_is_not_understood_counts_as_opted_out(
+    link: RedisLink, store: redis.Redis, keys: Keys, document: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the start, in a change, and until another one is written in its place."""
+    writing, following = (KnownTombstones(link, keys, 0.02) for _ in range(2))
+    await writing.write(THIRD, 5)
+    await writing.write(WHO, 7)
+    digest = user_digest(writing.current.salt, WHO)
+    store.hset(keys.tombstones, digest, document)
+    starting = KnownTombstones(link, keys, 0.02)
+    for known in (starting, following):
+        await known.refresh()
+        assert known.current.among([WHO, OTHER, THIRD]) == {WHO: NOT_UNDERSTOOD, THIRD: Tombstone(forgotten_ms=5)}
+        assert (known.current.not_understood, known.unreadable) == (frozenset({digest}), "")
+        assert known.error.startswith("1 not understood")
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * 2
+    await starting.refresh()
+    assert len(caplog.records) == 2
+    with pytest.raises(ValueError, match="not understood"):
+        stored(store, keys)  # as jobs read them
+    assert await starting.write(WHO, 9) == Tombstone(forgotten_ms=9, opted_out=True)
+    assert await starting.write(WHO, 9, opted_out=False) == Tombstone(forgotten_ms=10)
+    for known in (starting, following):
+        await known.refresh()
+        assert (known.current, known.error) == (stored(store, keys), "")
+
+
+@pytest.mark.parametrize("field", [SALT, REVISION])
+async def test_tombstones_that_cannot_be_told_are_said_to_be_unreadable(
+    link: RedisLink, store: redis.Redis, keys: Keys, field: str
+) -> None:
+    writing = KnownTombstones(link, keys, 0.02)
+    await writing.write(WHO, 5)
+    former: Any = store.hget(keys.tombstones, field)
+    store.hset(keys.tombstones, field, "damaged")
+    starting = KnownTombstones(link, keys, 0.02)
+    for known in (starting, starting, *([writing] if field == REVISION else [])):
+        await known.refresh()
+        assert "is damaged" in known.unreadable
+        assert known.error == known.unreadable
+    if field == SALT:
+        with pytest.raises(RedisUnavailable, match="put back a copy"):
+            await starting.write(OTHER, 5)
+    store.hset(keys.tombstones, field, former)
+    for known in (starting, writing):
+        await known.refresh()
+        assert (known.current, known.unreadable, known.error) == (stored(store, keys), "", "")
+
+
+async def test_those_who_wait_for_one_reading_read_nothing_again(
+    link: RedisLink, store: redis.Redis, keys: Keys, counted: list[str]
+) -> None:
+    """Of a hash that an earlier version wrote last, whose changes cannot be told."""
+    many(store, keys, 2000)
+    known = KnownTombstones(link, keys, 0.02)
+    await asyncio.gather(*(known.read() for _ in range(5)))
+    assert counted.count("HGETALL") == 1
+    assert known.current == stored(store, keys)
 
 
 def test_a_later_table_shares_what_did_not_change_and_changes_nothing() -> None:

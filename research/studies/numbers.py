@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import rankdata
 
 from models.contract.arrays import FloatArray, IntArray
 from offline.data.catalogue import Catalogue, DataError
@@ -161,6 +160,12 @@ def _correlation(a: FloatArray, b: FloatArray) -> str:
     n = int(both.sum())
     if n < 5 or np.ptp(a[both]) == 0 or np.ptp(b[both]) == 0:
         return ""
-    r = float(np.corrcoef(rankdata(a[both]), rankdata(b[both]))[0, 1])
+    r = float(np.corrcoef(_ranks(a[both]), _ranks(b[both]))[0, 1])
     z, half = np.arctanh(np.clip(r, -0.999999, 0.999999)), 1.96 * np.sqrt(1.06 / (n - 3))
     return f"{r:+.2f} [{np.tanh(z - half):+.2f}, {np.tanh(z + half):+.2f}]"
+
+
+def _ranks(values: FloatArray) -> FloatArray:
+    """Ranks [n] from 1; equal values share the mean of theirs."""
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[group])

@@ -81,7 +81,7 @@ def test_questions_about_an_item_begin_alike_and_name_its_fields() -> None:
     ]
     for prompt in prompts:
         assert (prompt.max_tokens, prompt.choices, prompt.owner) == (1, ("1", "2", "3"), "")
-        assert prompt.carries == {"items.title", "items.year", "items.genres"}
+        assert prompt.carries == frozenset({"items.title", "items.year", "items.genres"})
     single = number_prompts(TextsConfig(noun="toy"), TWO.model_copy(update={"both_orders": False}), {"title": "{noun}"})
     assert len(single) == 2
     assert '"{noun}"' in single[0].messages[0][1], "a title is no template"

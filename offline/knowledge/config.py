@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from string import Formatter
+from string import Formatter, ascii_uppercase
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -189,32 +189,33 @@ def _check_words(what: str, words: str, known: Collection[str], needed: Collecti
 
 
 class NumberQuestion(_Settings):
-    """A question about an item whose answer is a number: ``ask`` in words, and the words for both ends of its scale.
-    "{noun}" in them stands for the data set's word for an item."""
+    """A question about an item whose answer is a number: ``ask`` in words, and the ``answers`` to choose from, from the
+    low end of the scale to the high one. "{noun}" in them stands for the data set's word for an item."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
     ask: Sentence
-    low: Sentence
-    high: Sentence
+    answers: Annotated[tuple[Sentence, ...], Field(min_length=2, max_length=9)]
 
     @model_validator(mode="after")
     def _words_are_templates(self) -> NumberQuestion:
-        for words in (self.ask, self.low, self.high):
+        for words in (self.ask, *self.answers):
             _check_words(f"question {self.name!r}", words, {"noun"})
         return self
 
 
 QUESTIONS = tuple(
-    NumberQuestion(name=name, ask=ask, low=low, high=high)
-    for name, ask, low, high in (
-        ("acclaim", "How good is this {noun} in the eyes of critics?", "very bad", "outstanding"),
-        ("appeal", "How many people would enjoy this {noun}?", "hardly anybody", "nearly everybody"),
-        ("fame", "How widely known is this {noun}?", "hardly known", "known all over the world"),
-        ("intensity", "How intense is this {noun}?", "calm and gentle", "very intense"),
-        ("seriousness", "How serious is this {noun}?", "light and playful", "grave"),
-        ("age", "How old are those for whom this {noun} is made?", "small children", "adults only"),
-        ("demand", "How much does this {noun} demand of people?", "very easy", "very demanding"),
-        ("novelty", "How unusual is this {noun}?", "like many others", "unlike any other"),
+    NumberQuestion(name=name, ask=ask, answers=answers)
+    for name, ask, answers in (
+        ("acclaim", "How good is this {noun} in the eyes of critics?", ("very bad", "mediocre", "good", "outstanding")),
+        ("appeal", "How many people would enjoy this {noun}?", ("hardly anybody", "a few", "many", "nearly everybody")),
+        ("intensity", "How intense is this {noun}?", ("calm", "a little exciting", "exciting", "very intense")),
+        ("seriousness", "How serious is this {noun}?", ("light and playful", "partly serious", "serious", "grave")),
+        (
+            "age",
+            "For whom is this {noun} made?",
+            ("small children", "children and families", "teenagers", "adults only"),
+        ),
+        ("novelty", "How unusual is this {noun}?", ("quite ordinary", "a little unusual", "unusual", "unique")),
     )
 )
 """Questions that films, books and goods all have an answer to."""
@@ -222,40 +223,40 @@ QUESTIONS = tuple(
 
 class NumbersConfig(_Settings):
     """Questions whose answers are numbers, and how they are put: a conversation of the ``introduction`` with the item,
-    the model's ``reply``, and a question with its ``scale``; so all questions about an item begin alike.
+    the model's ``reply``, and a question with its answers, each behind a letter; so all questions about an item begin
+    alike.
 
-    The answer is a digit from 1 to ``points``. ``both_orders`` asks each question once more with the ends of its scale
-    exchanged and takes the mean: a model's preference for a digit cancels, for twice the calls. ``spread``: the
-    standard deviation of an answer is a number, too. All words are in English, whatever the items' texts are in: digits
-    are answered in any language. "{noun}" and "{item}" stand for the data set's words, "{question}", "{low}" and
-    "{high}" for those of a question.
+    Letters, because models of 1.5 B parameters and less prefer one digit of a scale whichever end is the high one, and
+    are told what each letter means (docs/knowledge.md). ``both_orders`` asks each question once more with the answers
+    in reverse and takes the mean: a preference for a letter cancels, for twice the calls. ``spread``: the standard
+    deviation of an answer is a number, too. All words are in English, whatever the items' texts are in: a letter is an
+    answer in any language. "{noun}" and "{item}" stand for the data set's words.
     """
 
     questions: Annotated[tuple[NumberQuestion, ...], Field(min_length=1, max_length=32)] = QUESTIONS
-    points: Annotated[int, Field(ge=2, le=9)] = 5
     introduction: Sentence = (
         "Here is the description of a {noun}:\n{item}\n\n"
-        "Answer each question about it with a digit from 1 to {points}, and nothing else."
+        "Answer each question about it with the letter of an answer, and nothing else."
     )
     reply: Sentence = "I have read it."
-    scale: Sentence = "{question} 1 is {low}, {points} is {high}."
     both_orders: bool = True
     spread: bool = True
     dtype: Dtype = "float16"
 
     @model_validator(mode="after")
     def _words_are_templates(self) -> NumbersConfig:
-        _check_words("introduction", self.introduction, {"noun", "item", "points"}, needed={"item"})
-        _check_words("scale", self.scale, {"question", "low", "high", "points"}, needed={"question", "low", "high"})
+        _check_words("introduction", self.introduction, {"noun", "item"}, needed={"item"})
         names = [question.name for question in self.questions]
         if len(set(names)) < len(names):
             raise ValueError(f"two questions have one name: {', '.join(names)}")
+        if len({len(question.answers) for question in self.questions}) > 1:
+            raise ValueError("all questions need the same number of answers: one scale for all")
         return self
 
     @property
-    def digits(self) -> tuple[str, ...]:
-        """The answers, from the low end of the scale to the high one."""
-        return tuple(str(digit) for digit in range(1, self.points + 1))
+    def letters(self) -> tuple[str, ...]:
+        """The letters before the answers."""
+        return tuple(ascii_uppercase[: len(self.questions[0].answers)])
 
     @property
     def orders(self) -> int:

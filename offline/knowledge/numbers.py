@@ -1,5 +1,5 @@
-"""Numbers in place of prose: a language model answers fixed questions about an item with a digit each, and the number
-is the mean of the scale under the probabilities of its digits. Nothing is generated.
+"""Numbers in place of prose: a language model answers fixed questions about an item with a letter each, and the number
+is the mean of the scale, from 0 to 1, under the probabilities of its letters. Nothing is generated.
 
 Reads items' own texts alone, so a new item has its numbers before anybody met it. What a model learnt elsewhere is in
 them, too: of a well-known film it may know what people thought of it.
@@ -24,9 +24,9 @@ from offline.llm.choices import ChoiceAnswer
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """Answers about n items: ``probabilities`` [n, orders, questions, points] from the low end of each scale to the
+    """Answers about n items: ``probabilities`` [n, orders, questions, answers] from the low end of each scale to the
     high one, whichever way it was put; they sum to 1, and are nan where there is no answer. ``mass`` [n, orders,
-    questions] is what the digits had of all next tokens, ``unlisted`` as in ``ChoiceAnswer``."""
+    questions] is what the letters had of all next tokens, ``unlisted`` as in ``ChoiceAnswer``."""
 
     probabilities: FloatArray
     mass: FloatArray
@@ -36,11 +36,11 @@ class Weighed:
     def of(cls, answers: Sequence[Sequence[str | None]], config: NumbersConfig) -> Weighed:
         """From the texts of answers, in the order of ``number_prompts``; () of an item of which nothing was asked."""
         shape = (len(answers), config.orders, len(config.questions))
-        probabilities = np.full((*shape, config.points), np.nan)
+        probabilities = np.full((*shape, len(config.letters)), np.nan)
         unlisted = np.full(shape, np.nan)
         for item, texts in enumerate(answers):
             for at, text in enumerate(texts):
-                if text is not None and (answer := ChoiceAnswer.parse(text, config.digits)) is not None:
+                if text is not None and (answer := ChoiceAnswer.parse(text, config.letters)) is not None:
                     place = (item, *divmod(at, len(config.questions)))
                     probabilities[place], unlisted[place] = answer.probabilities, answer.unlisted
         mass = probabilities.sum(axis=-1)
@@ -51,9 +51,8 @@ class Weighed:
 
     @property
     def expected(self) -> FloatArray:
-        """[n, orders, questions] means over the scale, from 1."""
-        points = np.arange(1, self.probabilities.shape[-1] + 1)
-        return np.asarray(self.probabilities @ points)
+        """[n, orders, questions] means over the scale, whose ends are 0 and 1."""
+        return np.asarray(self.probabilities @ self._scale)
 
     def numbers(self) -> FloatArray:
         """[n, questions] means over the scale and its orders; nan where an order has no answer."""
@@ -61,9 +60,12 @@ class Weighed:
 
     def spreads(self) -> FloatArray:
         """[n, questions] standard deviations over the scale, of the mean of both orders' probabilities."""
-        mean = self.probabilities.mean(axis=1)
-        points = np.arange(1, mean.shape[-1] + 1)
-        return np.asarray(np.sqrt(np.maximum(mean @ points**2 - (mean @ points) ** 2, 0.0)))
+        mean, scale = self.probabilities.mean(axis=1), self._scale
+        return np.asarray(np.sqrt(np.maximum(mean @ scale**2 - (mean @ scale) ** 2, 0.0)))
+
+    @property
+    def _scale(self) -> FloatArray:
+        return np.linspace(0.0, 1.0, self.probabilities.shape[-1])
 
 
 def produce(inputs: ProducerInputs) -> Produced:
@@ -99,4 +101,4 @@ def _form(inputs: ProducerInputs) -> str:
     """Changes whenever a question, or the words about an item, would."""
     vocabulary, config = inputs.vocabulary, inputs.config.numbers
     sample = [repr(prompt) for prompt in number_prompts(vocabulary, config, {})]
-    return fingerprint([vocabulary.form, config.digits, sample])
+    return fingerprint([vocabulary.form, config.letters, sample])

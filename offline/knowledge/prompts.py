@@ -32,19 +32,17 @@ def _prompt(question: str, max_tokens: int, carries: frozenset[str]) -> Prompt:
 
 
 def number_prompts(vocabulary: TextsConfig, config: NumbersConfig, features: Mapping[str, Any]) -> list[Prompt]:
-    """Every question whose answer is a number, about one item: those of one order of the scale, then of the other."""
-    noun = vocabulary.noun
-    introduction = config.introduction.format(noun=noun, item=vocabulary.item_text(features), points=config.points)
+    """Every question whose answer is a number, about one item: those with the answers in order, then in reverse."""
+    noun, letters = vocabulary.noun, config.letters
+    introduction = config.introduction.format(noun=noun, item=vocabulary.item_text(features))
     prompts = []
     for order in range(config.orders):
         for question in config.questions:
-            ends = [words.format(noun=noun) for words in (question.low, question.high)]
-            low, high = reversed(ends) if order else ends
-            asked = config.scale.format(
-                question=question.ask.format(noun=noun), low=low, high=high, points=config.points
-            )
+            answers = question.answers[::-1] if order else question.answers
+            lines = [f"{letter}: {answer}" for letter, answer in zip(letters, answers, strict=True)]
+            asked = "\n".join([question.ask, *lines]).format(noun=noun)
             messages = (("user", introduction), ("assistant", config.reply), ("user", asked))
-            prompts.append(Prompt(messages, 1, choices=config.digits, carries=item_fields(vocabulary)))
+            prompts.append(Prompt(messages, 1, choices=letters, carries=item_fields(vocabulary)))
     return prompts
 
 

@@ -77,20 +77,24 @@ class Numbers:
     def _questions(self) -> list[list[str]]:
         drawn = slice(self.shown, None)
         weighed = Weighed(*(getattr(self.weighed, name)[drawn] for name in ("probabilities", "mass", "unlisted")))
+        # an item whose answers are not all there counts nowhere
+        complete = np.isfinite(weighed.expected).all(axis=(1, 2))
+        weighed = Weighed(*(getattr(weighed, name)[complete] for name in ("probabilities", "mass", "unlisted")))
         expected, numbers, spreads = weighed.expected, weighed.numbers(), weighed.spreads()
-        rows, value = self.known.rows[self.items[drawn]], self.known.value[self.items[drawn]]
+        items = self.items[drawn][complete]
+        rows, value = self.known.rows[items], self.known.value[items]
         enough = rows >= LEAST_ROWS
         lines = []
         for at, question in enumerate(self.domain.config.numbers.questions):
             number = numbers[:, at]
             bias, agreement = "", ""
             if expected.shape[1] == 2:
-                bias = f"{np.nanmean(expected[:, 0, at] - expected[:, 1, at]):+.2f}"
+                bias = f"{np.nanmean(expected[:, 0, at] - expected[:, 1, at]):+.3f}"
                 agreement = _correlation(expected[:, 0, at], expected[:, 1, at])
             lines.append([
                 question.name,
-                f"{np.nanmean(number):.2f} ± {np.nanstd(number):.2f}",
-                f"{np.nanmean(spreads[:, at]):.2f}",
+                f"{np.nanmean(number):.3f} ± {np.nanstd(number):.3f}",
+                f"{np.nanmean(spreads[:, at]):.3f}",
                 f"{np.nanmedian(weighed.mass[:, :, at]):.3f}",
                 f"{np.nanmax(weighed.unlisted[:, :, at]):.1g}",
                 bias,
@@ -106,7 +110,7 @@ class Numbers:
         for at in range(self.shown):
             item = int(self.items[at])
             features = self.domain.catalogue.items.get(log.item_ids[item], {})
-            cells = [f"{number:.2f}" for number in self.weighed.numbers()[at]]
+            cells = [f"{number:.3f}" for number in self.weighed.numbers()[at]]
             known = [f"{self.known.value[item]:.2f}", str(int(self.known.rows[item]))]
             lines.append([self.domain.vocabulary.item_text(features), *cells, *known])
         return table(["item", *(question.name for question in names), "mean value", "rows"], lines)

@@ -55,19 +55,16 @@ KNOWLEDGE = {
     },
     "NumbersConfig": {
         "questions": "about an item; two numbers of each with spread, else one",
-        "points": "of a scale: answers are digits from 1 to this",
         "introduction": "first message, with {noun} and {item}",
         "reply": "the model's turn after it, put into its mouth",
-        "scale": "last message, with {question}, {low}, {high} and {points}",
-        "both_orders": "whether each question is asked again with the ends of its scale exchanged: the mean is taken",
+        "both_orders": "whether each question is asked again with its answers in reverse: the mean is taken",
         "spread": "whether the standard deviation of an answer is a number, too",
         "dtype": "how the numbers of a vector are stored",
     },
     "NumberQuestion": {
         "name": "for reports",
         "ask": "the question, with {noun}",
-        "low": "words for 1",
-        "high": "words for the other end",
+        "answers": "to choose from, from the low end of the scale to the high one; as many of each question",
     },
     "AutoGraphConfig": {"dtype": "how the numbers of a vector are stored"},
     "FrozenPartsConfig": {

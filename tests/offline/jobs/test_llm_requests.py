@@ -93,7 +93,7 @@ def test_there_is_nothing_before_the_first_run(fresh: Pipeline) -> None:
 def asking_numbers(fresh: Pipeline) -> Pipeline:
     schema = fresh.config.feature_schema
     with_numbers = schema.model_copy(
-        update={"knowledge": (*schema.knowledge, KnowledgeSpec(name="numbers", side="item", dim=16))}
+        update={"knowledge": (*schema.knowledge, KnowledgeSpec(name="numbers", side="item", dim=12))}
     )
     fresh.config = fresh.config.model_copy(update={"feature_schema": with_numbers})
     return fresh
@@ -103,9 +103,9 @@ def test_numbers_are_asked_for_once_published_and_accounted(fresh: Pipeline) -> 
     fresh = asking_numbers(fresh)
     foreseen = dry_run(fresh.job)
     entry, paid = fresh.paid_by(live_first=False)
-    of_numbers = [text for text in paid if " 1 is " in text]
+    of_numbers = [text for text in paid if "\nA: " in text]
     described = len(fresh.data.catalogue.items)
-    assert len(of_numbers) == 16 * described
+    assert len(of_numbers) == 12 * described
     assert foreseen.work is None or sum(bool(prompt.choices) for prompt in foreseen.work.prompts) == len(of_numbers)
     assert entry["llm"]["paid"] == len(paid)
     assert entry["producers"]["numbers"]["state"] == "made"
@@ -133,8 +133,8 @@ def test_numbers_of_a_run_that_was_stopped_are_not_paid_twice(fresh: Pipeline) -
     fresh.model.complete = answer  # type: ignore[method-assign]
     second, more = fresh.paid_by()
     assert second["producers"]["numbers"]["state"] == "made"
-    assert len([text for text in paid if " 1 is " in text]) == 30
-    assert len([text for text in more if " 1 is " in text]) == 16 * len(fresh.data.catalogue.items) - 30
+    assert len([text for text in paid if "\nA: " in text]) == 30
+    assert len([text for text in more if "\nA: " in text]) == 12 * len(fresh.data.catalogue.items) - 30
 
 
 def test_numbers_carry_fields_of_items_alone(fresh: Pipeline) -> None:

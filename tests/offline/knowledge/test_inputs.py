@@ -40,7 +40,7 @@ SPECS = (
             ("marc", "item"),
         )
     ),
-    KnowledgeSpec(name="numbers", side="item", dim=2 * DIM),
+    KnowledgeSpec(name="numbers", side="item", dim=12),
 )
 ENOUGH = 1000
 """Rows of the training period in which every producer finds enough."""

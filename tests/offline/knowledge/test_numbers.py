@@ -27,10 +27,9 @@ from tests.synthetic import SCHEMA, Synthetic, synthetic
 
 TWO = NumbersConfig(
     questions=(
-        NumberQuestion(name="acclaim", ask="How good is this {noun}?", low="bad", high="good"),
-        NumberQuestion(name="age", ask="For whom is it?", low="children", high="adults"),
+        NumberQuestion(name="acclaim", ask="How good is this {noun}?", answers=("bad", "fair", "good")),
+        NumberQuestion(name="age", ask="For whom is it?", answers=("children", "families", "adults")),
     ),
-    points=3,
 )
 FARGO = {"title": "Fargo", "year": 1996, "genres": ["Crime"]}
 
@@ -68,34 +67,34 @@ def test_questions_about_an_item_begin_alike_and_name_its_fields() -> None:
             (
                 "user",
                 'Here is the description of a film:\n"Fargo" (1996; Crime)\n\n'
-                "Answer each question about it with a digit from 1 to 3, and nothing else.",
+                "Answer each question about it with the letter of an answer, and nothing else.",
             ),
             ("assistant", "I have read it."),
         )
     }
     assert [prompt.messages[2][1] for prompt in prompts] == [
-        "How good is this film? 1 is bad, 3 is good.",
-        "For whom is it? 1 is children, 3 is adults.",
-        "How good is this film? 1 is good, 3 is bad.",
-        "For whom is it? 1 is adults, 3 is children.",
+        "How good is this film?\nA: bad\nB: fair\nC: good",
+        "For whom is it?\nA: children\nB: families\nC: adults",
+        "How good is this film?\nA: good\nB: fair\nC: bad",
+        "For whom is it?\nA: adults\nB: families\nC: children",
     ]
     for prompt in prompts:
-        assert (prompt.max_tokens, prompt.choices, prompt.owner) == (1, ("1", "2", "3"), "")
+        assert (prompt.max_tokens, prompt.choices, prompt.owner) == (1, ("A", "B", "C"), "")
         assert prompt.carries == frozenset({"items.title", "items.year", "items.genres"})
     single = number_prompts(TextsConfig(noun="toy"), TWO.model_copy(update={"both_orders": False}), {"title": "{noun}"})
     assert len(single) == 2
     assert '"{noun}"' in single[0].messages[0][1], "a title is no template"
 
 
-def test_the_number_is_the_mean_of_the_scale_and_a_preferred_digit_cancels() -> None:
+def test_the_number_is_the_mean_of_the_scale_and_a_preferred_letter_cancels() -> None:
     def texts(*answers: tuple[float, ...]) -> list[str]:
-        return [ChoiceAnswer(answer, 0.01).text(TWO.digits) for answer in answers]
+        return [ChoiceAnswer(answer, 0.01).text(TWO.letters) for answer in answers]
 
     given = texts((0.1, 0.1, 0.2), (0.0, 0.0, 0.9)), texts((0.2, 0.1, 0.1), (0.0, 0.0, 0.9))
     weighed = Weighed.of([[*given[0], *given[1]], [], [None, given[0][1], *given[1]]], TWO)
-    assert weighed.expected[0] == pytest.approx(np.array([[2.25, 3.0], [2.25, 1.0]]))
-    assert weighed.numbers()[0] == pytest.approx([2.25, 2.0]), "always the last digit says nothing"
-    assert weighed.spreads()[0] == pytest.approx([np.sqrt(0.25 * 1 + 0.25 * 4 + 0.5 * 9 - 2.25**2), 1.0])
+    assert weighed.expected[0] == pytest.approx(np.array([[0.625, 1.0], [0.625, 0.0]]))
+    assert weighed.numbers()[0] == pytest.approx([0.625, 0.5]), "always the last letter says nothing"
+    assert weighed.spreads()[0] == pytest.approx([np.sqrt(0.25 * 0.5**2 + 0.5 - 0.625**2), 0.5])
     assert weighed.mass[0] == pytest.approx(np.array([[0.4, 0.9], [0.4, 0.9]]))
     assert np.isnan(weighed.numbers()[1]).all()
     assert np.isnan(weighed.numbers()[2]).tolist() == [True, False]
@@ -138,9 +137,7 @@ def test_a_new_item_has_numbers_on_the_scale_of_before(data: Synthetic, tmp_path
 @pytest.mark.parametrize(
     "change",
     [
-        {"points": 4},
         {"reply": "Yes."},
-        {"scale": "{question} {low} or {high}?"},
         {"introduction": "{item}"},
         {"questions": TWO.questions[::-1]},
     ],
@@ -166,12 +163,13 @@ def test_nothing_is_standardised_before_all_answers_are_there(data: Synthetic, t
     ("settings", "says"),
     [
         ({"introduction": "A film:"}, "{item} is missing"),
-        ({"scale": "{question} {low}"}, "{high} is missing"),
-        ({"scale": "{question} {low} {high} {title}"}, "{title} stands for nothing"),
+        ({"introduction": "{item} {title}"}, "{title} stands for nothing"),
+        ({"questions": ({"name": "a", "ask": "{item}?", "answers": ("no", "yes")},)}, "{item} stands for nothing"),
         ({"introduction": "{item} {"}, "a brace is written twice"),
         ({"questions": ()}, "at least 1"),
         ({"questions": (TWO.questions[0], TWO.questions[0])}, "two questions have one name"),
-        ({"points": 10}, "less than or equal to 9"),
+        ({"questions": ({"name": "a", "ask": "Good?", "answers": ("yes",)},)}, "at least 2"),
+        ({"questions": (TWO.questions[0], {"name": "a", "ask": "?", "answers": ("no", "yes")})}, "the same number of"),
     ],
 )
 def test_words_that_cannot_be_filled_in_are_refused(settings: dict[str, object], says: str) -> None:
@@ -182,7 +180,7 @@ def test_words_that_cannot_be_filled_in_are_refused(settings: dict[str, object],
 
 def test_the_space_holds_the_questions_and_their_spreads(data: Synthetic) -> None:
     knowledge = data.config.knowledge
-    assert knowledge.numbers.dim == 16
+    assert knowledge.numbers.dim == 12
     for dim, fault in (
         (16, ""),
         (8, "needs dim = 16: 8 questions (knowledge.numbers.questions) and the spread of each"),
@@ -190,20 +188,20 @@ def test_the_space_holds_the_questions_and_their_spreads(data: Synthetic) -> Non
         schema = SCHEMA.model_copy(update={"knowledge": (KnowledgeSpec(name="numbers", side="item", dim=dim),)})
         assert shape_fault("numbers", knowledge, schema) == fault
     bare = knowledge.model_copy(update={"numbers": NumbersConfig(spread=False)})
-    schema = SCHEMA.model_copy(update={"knowledge": (KnowledgeSpec(name="numbers", side="item", dim=8),)})
+    schema = SCHEMA.model_copy(update={"knowledge": (KnowledgeSpec(name="numbers", side="item", dim=6),)})
     assert shape_fault("numbers", bare, schema) == ""
 
 
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
-        (ChoiceAnswer((0.3, 0.3, 0.3)).text(TWO.digits), None),
-        (ChoiceAnswer((0.004, 0.004, 0.001), 0.001).text(TWO.digits), "choice"),
+        (ChoiceAnswer((0.3, 0.3, 0.3)).text(TWO.letters), None),
+        (ChoiceAnswer((0.004, 0.004, 0.001), 0.001).text(TWO.letters), "choice"),
         ("The film is good.", "choice"),
         ("", "choice"),
     ],
 )
-def test_an_answer_that_is_hardly_a_digit_is_bad(text: str, wrong: str | None) -> None:
+def test_an_answer_that_is_hardly_a_letter_is_bad(text: str, wrong: str | None) -> None:
     prompt = number_prompts(TextsConfig(), TWO, FARGO)[0]
     assert problem(Completion(text, 50, 1), prompt) == wrong
 

@@ -1,4 +1,4 @@
-"""The study of numbers: a planted opinion is found, a preferred digit shows, and later periods are not looked at."""
+"""The study of numbers: a planted opinion is found, a preferred letter shows, and later periods are not looked at."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
     return synthetic(tmp_path_factory.mktemp("synthetic"), users=100, items=14, events=40)
 
 
-def test_a_planted_opinion_and_a_preferred_digit_are_seen(
+def test_a_planted_opinion_and_a_preferred_letter_are_seen(
     data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     until = split_samples(data.config.samples, data.log).trained_rows
@@ -34,12 +34,12 @@ def test_a_planted_opinion_and_a_preferred_digit_are_seen(
 
     def reply(prompt: Prompt) -> str:
         question = prompt.messages[-1][1]
-        if "critics" not in question:  # 5, whichever end it is
-            return ChoiceAnswer((0.0, 0.0, 0.0, 0.1, 0.4), 0.02).text(prompt.choices)
+        if "critics" not in question:  # D, whatever it means
+            return ChoiceAnswer((0.0, 0.0, 0.1, 0.4), 0.02).text(prompt.choices)
         (item,) = [at for title, at in titles.items() if title in prompt.messages[0][1]]
         high = 0.9 * good[item]
-        ends = (0.9 - high, 0.0, 0.0, 0.0, high)
-        return ChoiceAnswer(ends if "1 is very bad" in question else ends[::-1]).text(prompt.choices)
+        ends = (0.9 - high, 0.0, 0.0, high)
+        return ChoiceAnswer(ends if "A: very bad" in question else ends[::-1]).text(prompt.choices)
 
     backend = FakeBackend(reply=reply)
     monkeypatch.setattr("offline.llm.session.open_backend", lambda config, workdir, precision: backend)
@@ -49,16 +49,16 @@ def test_a_planted_opinion_and_a_preferred_digit_are_seen(
     assert known.rows[result.items[:3]].tolist() == sorted(known.rows, reverse=True)[:3]
     acclaim, appeal, *_ = (dict(zip(_HEADS, row, strict=True)) for row in result._questions())
     assert acclaim["r with mean value"].startswith("+1.00")
-    assert acclaim["order bias"] == "+0.00"
+    assert acclaim["order bias"] == "+0.000"
     assert acclaim["mass"] == "0.900"
-    assert appeal["number"] == "3.00 ± 0.00"
-    assert appeal["order bias"] == "+3.60"
+    assert appeal["number"] == "0.500 ± 0.000"
+    assert appeal["order bias"] == "+0.867"
     assert appeal["r with mean value"] == "", "what is the same of all items goes with nothing"
     assert appeal["unlisted"] == "0.02"
-    assert result.markdown().count("\n| ") == 2 * 1 + 8 + 3
-    assert backend.calls == 12 * 16
+    assert result.markdown().count("\n| ") == 2 * 1 + 6 + 3
+    assert backend.calls == 12 * 12
     ask_numbers(job, data.catalogue, data.log, 9, 3, seed=1)
-    assert backend.calls == 12 * 16, "answers are stored"
+    assert backend.calls == 12 * 12, "answers are stored"
 
     value = data.log.value.copy()
     value[until:] = 6 - value[until:]

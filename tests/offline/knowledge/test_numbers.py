@@ -182,8 +182,8 @@ def test_the_space_holds_the_questions_and_their_spreads(data: Synthetic) -> Non
     knowledge = data.config.knowledge
     assert knowledge.numbers.dim == 12
     for dim, fault in (
-        (16, ""),
-        (8, "needs dim = 16: 8 questions (knowledge.numbers.questions) and the spread of each"),
+        (12, ""),
+        (8, "needs dim = 12: 6 questions (knowledge.numbers.questions) and the spread of each"),
     ):
         schema = SCHEMA.model_copy(update={"knowledge": (KnowledgeSpec(name="numbers", side="item", dim=dim),)})
         assert shape_fault("numbers", knowledge, schema) == fault

@@ -14,7 +14,7 @@ from offline.jobs.ledger import RunLedger
 from offline.jobs.steps import Job
 from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.run import load_knowledge, producers_of
-from offline.llm.account import CACHE_FILE, tokens_per_second
+from offline.llm.account import CACHE_FILE, speed_of
 from offline.llm.cache import ResponseCache
 from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
@@ -93,7 +93,8 @@ def forecast_of(
     if log is None or not len(log.observed):
         return None
     means = measured(job, log)
-    asks = set(producers_of(job.config.feature_schema)) - {"text"}
+    # numbers are of items alone, a few dozen prompts of one token each: no matter of how many users there are
+    asks = set(producers_of(job.config.feature_schema)) - {"text", "numbers"}
     calls = _calls(means, users, bool(asks), bool(asks & {"autograph", "marc"}))
     tokens, memory = _tokens(job, calls, rate, prompt_rate), _memory(job, store, log, users)
     return Forecast(users, [_events(means, users), calls, *tokens, memory])
@@ -160,7 +161,7 @@ def _tokens(job: Job, calls: Figure, rate: float | None, prompt_rate: float | No
     if rate is None:
         runs = RunLedger(job.config.workdir).accounts()
         model = runs[-1].model_id if runs else ""
-        rate, origin = tokens_per_second(runs, model), f"as measured here with {model}, on whatever it ran"
+        rate, origin = speed_of(runs, model).tokens, f"as measured here with {model}, on whatever it ran"
     if rate is None:
         yield Figure("time", None, None, "GPU-hours", "no run tells how fast the model answers; --tokens-per-second")
     else:

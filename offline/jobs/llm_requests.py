@@ -46,8 +46,11 @@ TEXTS = {
     "liber": ("summaries", "shifts"),
     "autograph": ("items", "summaries"),
     "marc": ("items", "summaries"),
+    "numbers": ("numbers",),
 }
 """Kinds of texts that each producer reads; the first producer of a run that reads a kind asks for it."""
+ABOUT_ITEMS = frozenset({"items", "numbers"})
+"""Kinds of texts about items; the others are about users."""
 
 
 class LLMRun:
@@ -75,7 +78,7 @@ class LLMRun:
 
         knowledge_texts = texts_of_recent(self._run.job, recent, catalogue, log, ask)
         for kind in texts:
-            getattr(knowledge_texts["items" if kind == "items" else "partitions"], kind)
+            getattr(knowledge_texts["items" if kind in ABOUT_ITEMS else "partitions"], kind)
 
     @contextmanager
     def from_cache_alone(self) -> Iterator[None]:
@@ -170,7 +173,8 @@ def language_lines(job: Job) -> Iterator[str]:
             f'language "{tag}": the text encoder {PACKAGED_ENCODER} reads English alone; '
             f'set knowledge.encoder to "{MULTILINGUAL_ENCODER}" or to a folder'
         )
-    if config.llm.backend == "local" and config.llm.model is None and kinds_of_texts(job, names):
+    written = set(kinds_of_texts(job, names)) - {"numbers"}
+    if config.llm.backend == "local" and config.llm.model is None and written:
         differs = config.data.texts.spoken.differs_from_english
         fate = "such answers are thrown away" if differs else "nothing tells its answers from others, so they are used"
         yield (
@@ -216,8 +220,8 @@ def kinds_of_texts(job: Job, names: Sequence[str]) -> tuple[str, ...]:
 def carried_fields(job: Job, names: Sequence[str]) -> frozenset[str]:
     """Fields that the questions of these producers carry (models/contract/leaving.py)."""
     kinds, vocabulary = kinds_of_texts(job, names), job.config.data.texts
-    fields = item_fields(vocabulary) if "items" in kinds else frozenset[str]()
-    if kinds and kinds != ("items",):
+    fields = item_fields(vocabulary) if ABOUT_ITEMS.intersection(kinds) else frozenset[str]()
+    if not ABOUT_ITEMS.issuperset(kinds):
         fields |= taste_fields(vocabulary)
     if "shifts" in kinds and (texts := imported_texts(job)) is not None:
         fields |= {IMPORTED for text in texts.users if text.partition is not None}

@@ -17,6 +17,7 @@ from offline.data.log import InteractionLog
 from offline.jobs.events import recent
 from offline.jobs.ledger import RunLedger
 from offline.jobs.llm_requests import (
+    ABOUT_ITEMS,
     TEXTS,
     answered,
     imported_texts,
@@ -31,7 +32,7 @@ from offline.knowledge.pooling import EncoderError
 from offline.knowledge.prompts import plain_text
 from offline.knowledge.quality import usable
 from offline.knowledge.run import ENCODED
-from offline.llm.account import CACHE_FILE, tokens_per_second
+from offline.llm.account import CACHE_FILE, speed_of
 from offline.llm.budget import BYTES_PER_TOKEN, CostEstimate
 from offline.llm.protocol import Prompt
 from offline.llm.session import LLMSession, open_session
@@ -70,7 +71,7 @@ def work_of(job: Job, names: Sequence[str], catalogue: Catalogue, log: Interacti
             before = session.cost_estimate
             for kind in [kind for kind in kinds if kind in TEXTS[name]]:
                 kinds.remove(kind)
-                getattr(by_kind["items" if kind == "items" else "partitions"], kind)
+                getattr(by_kind["items" if kind in ABOUT_ITEMS else "partitions"], kind)
             asks[name] = session.cost_estimate - before
         if "autograph" in names:
             texts += by_kind["items"].items.texts
@@ -111,6 +112,8 @@ class _Pretending:
 
     def _pretend(self, prompt: Prompt) -> str:
         self.open.append(prompt)
+        if prompt.choices:
+            return ""  # nothing quotes it
         length = round(prompt.max_tokens * BYTES_PER_TOKEN)
         # no two alike: questions that quote them are different questions
         return f"{len(self.open)} {_FILLER * (length // len(_FILLER) + 1)}"[:length].rstrip()
@@ -127,7 +130,7 @@ def _session_on_a_copy(job: Job) -> Iterator[LLMSession]:
                 closing(sqlite3.connect(copy / CACHE_FILE)) as target,
             ):
                 source.backup(target)
-        rate = partial(tokens_per_second, RunLedger(job.config.workdir).accounts())
-        with open_session(job.config.llm, copy, use_cache=job.use_cache, dry_run=True, rate=rate) as session:
+        speed = partial(speed_of, RunLedger(job.config.workdir).accounts())
+        with open_session(job.config.llm, copy, use_cache=job.use_cache, dry_run=True, speed=speed) as session:
             take_shipped_answers(job, session)
             yield session

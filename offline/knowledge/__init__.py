@@ -18,4 +18,5 @@ plain       producer: items' own texts, no language model; the control
 liber       producer: summaries of a user's closed partitions
 autograph   producer: latent factors and a graph of users and items
 marc        producer: compressed hidden states of the language model
+numbers     producer: the language model's answers on scales, as numbers
 """

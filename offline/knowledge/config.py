@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from string import Formatter, ascii_uppercase
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -19,6 +21,7 @@ Dtype = Literal["float16", "int8"]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0)]
+Sentence = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
 class _Settings(BaseModel):
@@ -172,6 +175,100 @@ class MarcConfig(_Settings):
     dtype: Dtype = "int8"
 
 
+def _check_words(what: str, words: str, known: Collection[str], needed: Collection[str] = ()) -> None:
+    """ValueError unless ``words`` can be filled in: the names in braces are ``known``, and the ``needed`` are there."""
+    try:
+        named = {name for _, name, _, _ in Formatter().parse(words) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"{what}: {error} in {words!r}; a brace is written twice") from error
+    if unknown := named - set(known):
+        names = ", ".join(f"{{{name}}}" for name in sorted(known))
+        raise ValueError(f"{what}: {{{min(unknown)}}} stands for nothing; there are {names}; a brace is written twice")
+    if missing := set(needed) - named:
+        raise ValueError(f"{what}: {{{min(missing)}}} is missing in {words!r}")
+
+
+class NumberQuestion(_Settings):
+    """A question about an item whose answer is a number: ``ask`` in words, and the ``answers`` to choose from, from the
+    low end of the scale to the high one. "{noun}" in them stands for the data set's word for an item."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
+    ask: Sentence
+    answers: Annotated[tuple[Sentence, ...], Field(min_length=2, max_length=9)]
+
+    @model_validator(mode="after")
+    def _words_are_templates(self) -> NumberQuestion:
+        for words in (self.ask, *self.answers):
+            _check_words(f"question {self.name!r}", words, {"noun"})
+        return self
+
+
+QUESTIONS = tuple(
+    NumberQuestion(name=name, ask=ask, answers=answers)
+    for name, ask, answers in (
+        ("acclaim", "How good is this {noun} in the eyes of critics?", ("very bad", "mediocre", "good", "outstanding")),
+        ("appeal", "How many people would enjoy this {noun}?", ("hardly anybody", "a few", "many", "nearly everybody")),
+        ("intensity", "How intense is this {noun}?", ("calm", "a little exciting", "exciting", "very intense")),
+        ("seriousness", "How serious is this {noun}?", ("light and playful", "partly serious", "serious", "grave")),
+        (
+            "age",
+            "For whom is this {noun} made?",
+            ("small children", "children and families", "teenagers", "adults only"),
+        ),
+        ("novelty", "How unusual is this {noun}?", ("quite ordinary", "a little unusual", "unusual", "unique")),
+    )
+)
+"""Questions that films, books and goods all have an answer to."""
+
+
+class NumbersConfig(_Settings):
+    """Questions whose answers are numbers, and how they are put: a conversation of the ``introduction`` with the item,
+    the model's ``reply``, and a question with its answers, each behind a letter; so all questions about an item begin
+    alike.
+
+    Letters, because models of 1.5 B parameters and less prefer one digit of a scale whichever end is the high one, and
+    are told what each letter means (docs/knowledge.md). ``both_orders`` asks each question once more with the answers
+    in reverse and takes the mean: a preference for a letter cancels, for twice the calls. ``spread``: the standard
+    deviation of an answer is a number, too. All words are in English, whatever the items' texts are in: a letter is an
+    answer in any language. "{noun}" and "{item}" stand for the data set's words.
+    """
+
+    questions: Annotated[tuple[NumberQuestion, ...], Field(min_length=1, max_length=32)] = QUESTIONS
+    introduction: Sentence = (
+        "Here is the description of a {noun}:\n{item}\n\n"
+        "Answer each question about it with the letter of an answer, and nothing else."
+    )
+    reply: Sentence = "I have read it."
+    both_orders: bool = True
+    spread: bool = True
+    dtype: Dtype = "float16"
+
+    @model_validator(mode="after")
+    def _words_are_templates(self) -> NumbersConfig:
+        _check_words("introduction", self.introduction, {"noun", "item"}, needed={"item"})
+        names = [question.name for question in self.questions]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two questions have one name: {', '.join(names)}")
+        if len({len(question.answers) for question in self.questions}) > 1:
+            raise ValueError("all questions need the same number of answers: one scale for all")
+        return self
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """The letters before the answers."""
+        return tuple(ascii_uppercase[: len(self.questions[0].answers)])
+
+    @property
+    def orders(self) -> int:
+        """How often each question is asked."""
+        return 2 if self.both_orders else 1
+
+    @property
+    def dim(self) -> int:
+        """Numbers of an item."""
+        return len(self.questions) * (2 if self.spread else 1)
+
+
 class AutoGraphConfig(FrozenPartsConfig):
     """Latent factors of items and users, and the network over them. The defaults were measured: docs/autograph.md."""
 
@@ -197,6 +294,7 @@ class KnowledgeConfig(_Settings):
     liber: LiberConfig = LiberConfig()
     autograph: AutoGraphConfig = AutoGraphConfig()
     marc: MarcConfig = MarcConfig()
+    numbers: NumbersConfig = NumbersConfig()
     shipped_responses: Path | None = None
     shipped_vectors: Path | None = None
     ttl_days: Rate = 30.0

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,7 @@ from offline.knowledge.prompts import (
     PartitionFacts,
     item_prompt,
     item_text,
+    number_prompts,
     shift_prompt,
     shift_text,
     summary_prompt,
@@ -65,6 +67,15 @@ class Texts:
     @property
     def known(self) -> BoolArray:
         return np.array([bool(text) for text in self.texts], np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class NumberAnswers:
+    """Answers about each item in the order of ``number_prompts``, None where there is none; () for an item without a
+    description. ``absent`` [items]: some may still come."""
+
+    answers: tuple[tuple[str | None, ...], ...]
+    absent: BoolArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +174,20 @@ class KnowledgeTexts:
             for item, is_described, text in zip(features, described, answers.texts, strict=True)
         ]
         return Texts(tuple(texts), np.array(answers.absent, np.bool_))
+
+    @cached_property
+    def numbers(self) -> NumberAnswers:
+        """Answers to the questions whose answers are numbers, from what the catalogue says of each item."""
+        vocabulary, config = self._vocabulary, self._config.numbers
+        about = [
+            number_prompts(vocabulary, config, item) if vocabulary.describes(item) else [] for item in self._features
+        ]
+        said = self._ask([prompt for prompts in about for prompt in prompts], "numbers of items")
+        texts, absent = iter(said.texts), iter(said.absent)
+        return NumberAnswers(
+            tuple(tuple(islice(texts, len(prompts))) for prompts in about),
+            np.array([any(list(islice(absent, len(prompts)))) for prompts in about], np.bool_),
+        )
 
     @cached_property
     def facts(self) -> list[PartitionFacts]:

@@ -26,7 +26,13 @@ LEAST_LATENT = 8
 LEAST_HELD_OUT = 64
 """Pairs that say when the training of MARC's compression stops, at least."""
 
-_SIDES = {"text": {"item"}, "liber": {"user"}, "autograph": {"user", "item"}, "marc": {"user", "item"}}
+_SIDES = {
+    "text": {"item"},
+    "liber": {"user"},
+    "autograph": {"user", "item"},
+    "marc": {"user", "item"},
+    "numbers": {"item"},
+}
 
 
 def shape_fault(name: str, config: KnowledgeConfig, schema: FeatureSchema) -> str:
@@ -42,6 +48,9 @@ def shape_fault(name: str, config: KnowledgeConfig, schema: FeatureSchema) -> st
         return "needs the same dim on both sides, a multiple of 8"
     if name == "liber" and config.liber.shift and min(dims) < 2:
         return "needs a dim of at least 2, for summaries and shifts"
+    if name == "numbers" and dims != {config.numbers.dim}:
+        count, each = len(config.numbers.questions), " and the spread of each" if config.numbers.spread else ""
+        return f"needs dim = {config.numbers.dim}: {count} questions (knowledge.numbers.questions){each}"
     return ""
 
 
@@ -70,6 +79,9 @@ class Supply:
     def _text(self) -> Iterator[str]:
         if (count := int(self.described.sum())) < LEAST_TEXTS:
             yield f"{LEAST_TEXTS} items with a text, there are {count}"
+
+    def _numbers(self) -> Iterator[str]:
+        return self._text()
 
     def _liber(self) -> Iterator[str]:
         # a user with two summaries has a shift, so whoever has shifts has summaries

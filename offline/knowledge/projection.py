@@ -68,6 +68,20 @@ class Projection:
         return cls(analysis.mean_.astype(np.float32), components)
 
     @classmethod
+    def standardising(cls, vectors: FloatArray, what: str) -> Projection:
+        """The projection that takes the mean of each column of ``vectors`` [n, dim] from it and divides it by its
+        deviation; nan counts in neither. A column that is constant is divided by 1. TooFewError, which calls the
+        vectors ``what``, for fewer than two."""
+        if len(vectors) < 2:
+            raise TooFewError(f"2 {what} to standardise them, there are {len(vectors)}")
+        wide = vectors.astype(np.float64)
+        known = np.maximum(np.isfinite(wide).sum(axis=0), 1)
+        mean = np.nansum(wide, axis=0) / known
+        deviation = np.sqrt(np.nansum((wide - mean) ** 2, axis=0) / known)
+        scale = np.where(deviation > 1e-6, deviation, 1.0)
+        return cls(mean.astype(np.float32), np.diag(1 / scale).astype(np.float32))
+
+    @classmethod
     def nothing(cls, width: int, dim: int) -> Projection:
         """The projection of texts of which there are too few to tell them apart: zeros."""
         return cls(np.zeros(width, np.float32), np.zeros((dim, width), np.float32))

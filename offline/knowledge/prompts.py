@@ -14,6 +14,7 @@ from typing import Any
 
 from models.contract.leaving import HISTORY
 from offline.data.texts import TextsConfig, columns_of
+from offline.knowledge.config import NumbersConfig
 from offline.llm.protocol import Prompt
 
 
@@ -28,6 +29,21 @@ def item_prompt(vocabulary: TextsConfig, features: Mapping[str, Any], max_tokens
 def _prompt(question: str, max_tokens: int, carries: frozenset[str]) -> Prompt:
     messages = (("user", question),)
     return Prompt(messages=messages, max_tokens=max_tokens, repetition_penalty=1.05, carries=carries)
+
+
+def number_prompts(vocabulary: TextsConfig, config: NumbersConfig, features: Mapping[str, Any]) -> list[Prompt]:
+    """Every question whose answer is a number, about one item: those with the answers in order, then in reverse."""
+    noun, letters = vocabulary.noun, config.letters
+    introduction = config.introduction.format(noun=noun, item=vocabulary.item_text(features))
+    prompts = []
+    for order in range(config.orders):
+        for question in config.questions:
+            answers = question.answers[::-1] if order else question.answers
+            lines = [f"{letter}: {answer}" for letter, answer in zip(letters, answers, strict=True)]
+            asked = "\n".join([question.ask, *lines]).format(noun=noun)
+            messages = (("user", introduction), ("assistant", config.reply), ("user", asked))
+            prompts.append(Prompt(messages, 1, choices=letters, carries=item_fields(vocabulary)))
+    return prompts
 
 
 def item_fields(vocabulary: TextsConfig) -> frozenset[str]:

@@ -16,6 +16,7 @@ from typing import Final, Literal, Protocol
 from offline.data.languages.english import ENGLISH
 from offline.data.languages.language import Language
 from offline.llm import wording
+from offline.llm.choices import ChoiceAnswer
 from offline.llm.protocol import Answers, Completion, Prompt
 
 Problem = Literal[
@@ -30,6 +31,7 @@ Problem = Literal[
     "echo",
     "short",
     "refused",
+    "choice",
 ]
 State = Literal["ok", "bad", "absent"]
 
@@ -40,6 +42,8 @@ they cure 30, and so does the temperature alone."""
 _READ: Final = 20_000  # characters that are looked at; a longer answer is bad by its length anyway
 _ENOUGH_WORDS: Final = 8  # fewer say little about the language
 _ENOUGH_LETTERS: Final = 8
+_LEAST_MASS: Final = 0.01
+"""Of all choices together: a model that would say something else 99 times of 100 was not asked in its own form."""
 
 
 # where the line is drawn; real answers are those 6,268
@@ -58,6 +62,8 @@ _OWN_SCRIPT: Final = 0.4  # of the words, in a script that is not Latin: the res
 
 def cleaned(answer: Completion, prompt: Prompt, language: Language = ENGLISH) -> str:
     """The usable part of an answer: no reasoning, and no sentence that max_tokens cut off. "" if nothing is."""
+    if prompt.choices:
+        return answer.text
     text = wording.without_reasoning(answer.text)
     return wording.complete_sentences(text, language) if _was_cut(answer, prompt) else text
 
@@ -71,8 +77,12 @@ def problem(answer: Completion, prompt: Prompt, language: Language = ENGLISH) ->
     """The first thing that keeps ``cleaned`` of an answer in this language from being used; None if it may be used.
 
     "think" is reasoning that never closes, "truncated" an answer without one complete sentence, "control" a control
-    character or a token of a chat template, "echo" a long copy of the prompt.
+    character or a token of a chat template, "echo" a long copy of the prompt; of a prompt with choices, "choice" says
+    that the next token is hardly any of them.
     """
+    if prompt.choices:
+        weighed = ChoiceAnswer.parse(answer.text, prompt.choices)
+        return None if weighed is not None and weighed.mass >= _LEAST_MASS else "choice"
     whole = wording.without_reasoning(answer.text)
     if wording.reasons_without_end(whole):
         return "think"
@@ -178,11 +188,12 @@ def usable(session: Asks, prompts: Sequence[Prompt], label: str, language: Langu
     """Ask all prompts, and those with a bad answer once more with the words of the language's second try added.
 
     The second prompt depends on the first alone and has a cache key of its own, so a prompt that is known to be bad
-    twice costs nothing in later runs. A prompt that the server refuses has no second try.
+    twice costs nothing in later runs. A prompt that the server refuses has no second try, nor has one with choices:
+    other words would move its numbers.
     """
     first = session.ask_all(prompts, label)
     verdicts = [_verdict(answer, prompt, language) for answer, prompt in zip(first.completions, prompts, strict=True)]
-    bad = [at for at, (_, wrong) in enumerate(verdicts) if wrong is not None]
+    bad = [at for at, (_, wrong) in enumerate(verdicts) if wrong is not None and not prompts[at].choices]
     again = [asked_again(prompts[at], language) for at in bad]
     second = session.ask_all(again, f"{label}, second try") if bad else Answers(())
     problems = Counter(wrong for _, wrong in verdicts if wrong is not None)

@@ -28,8 +28,10 @@ class Account:
     """Counters of one run. `prompts` = `duplicates` + `cache_hits` + `refused` + `paid` + `failures` + what a stop left
     untried. `refused` were not asked, because earlier runs were refused for good; in those they are `failures`.
 
-    Tokens and `cost` cover paid answers only, at `prices`. `absent` prompts have no answer at the end of the run,
-    `reason` is why the first of them has none. `run_id` is empty where nobody records the account.
+    Tokens and `cost` cover paid answers only, at `prices`. `choices` of the paid answers are to prompts with choices,
+    and `choice_seconds` of the `seconds` went to those: they say nothing of how fast a model writes. `absent` prompts
+    have no answer at the end of the run, `reason` is why the first of them has none. `run_id` is empty where nobody
+    records the account.
     """
 
     model_id: str
@@ -49,10 +51,13 @@ class Account:
     completion_tokens: int = 0
     seconds: float = 0.0
     cost: float = 0.0
+    choices: int = 0
+    choice_seconds: float = 0.0
 
-    def charge(self, completions: Sequence[Completion]) -> None:
-        """Count paid answers."""
+    def charge(self, completions: Sequence[Completion], *, choices: bool = False) -> None:
+        """Count paid answers; whether they are to prompts with ``choices``."""
         self.paid += len(completions)
+        self.choices += len(completions) if choices else 0
         self.prompt_tokens += sum(completion.prompt_tokens for completion in completions)
         self.completion_tokens += sum(completion.completion_tokens for completion in completions)
         self.cost = self.prices.of(self.prompt_tokens, self.completion_tokens)
@@ -74,7 +79,8 @@ class Account:
     def document(self) -> dict[str, Any]:
         """The account as JSON, without its prices."""
         counters = {name: value for name, value in asdict(self).items() if name not in ("prices", "reason")}
-        return counters | {"seconds": round(self.seconds, 3), "cost": round(self.cost, 6)}
+        rounded = {"seconds": round(self.seconds, 3), "choice_seconds": round(self.choice_seconds, 3)}
+        return counters | rounded | {"cost": round(self.cost, 6)}
 
     @classmethod
     def parse(cls, document: Any) -> "Account":
@@ -112,8 +118,22 @@ def open_accounts(folder: Path) -> dict[str, Account]:
         return {run_id: Account.parse(json.loads(text)) for run_id, text in cache.open_runs().items()}
 
 
-def tokens_per_second(accounts: Iterable[Account], model_id: str) -> float | None:
-    """Answer tokens per second in the latest runs of a model that asked anything; None without such a run."""
-    asked = [run for run in accounts if run.model_id == model_id and run.completion_tokens > 0 and run.seconds > 0]
-    recent = asked[-_RECENT:]
-    return sum(run.completion_tokens for run in recent) / sum(run.seconds for run in recent) if recent else None
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast a model answered: ``tokens`` that it wrote, and ``choices`` that it weighed, per second; None where no
+    run tells."""
+
+    tokens: float | None = None
+    choices: float | None = None
+
+
+def speed_of(accounts: Iterable[Account], model_id: str) -> Speed:
+    """The speed of a model in the latest runs that asked it anything."""
+    runs = [run for run in accounts if run.model_id == model_id and run.completion_tokens > 0 and run.seconds > 0]
+    wrote = [(run.completion_tokens - run.choices, run.seconds - run.choice_seconds) for run in runs]
+    return Speed(_rate(wrote), _rate([(run.choices, run.choice_seconds) for run in runs]))
+
+
+def _rate(runs: Iterable[tuple[int, float]]) -> float | None:
+    recent = [(count, seconds) for count, seconds in runs if count > 0 and seconds > 0][-_RECENT:]
+    return sum(count for count, _ in recent) / sum(seconds for _, seconds in recent) if recent else None

@@ -51,17 +51,22 @@ class Backoff:
 def make_batches(missing: Mapping[str, Prompt], batch_size: int) -> deque[Batch]:
     """Group prompts with equal parameters and similar length, so that a batch has little padding.
 
-    Longest first: what does not fit into memory shows at once, and the last batches are the short ones. The order
-    depends only on the prompts.
+    Longest first: what does not fit into memory shows at once, and the last batches are the short ones. Prompts with
+    choices go by their words instead: those that begin alike are neighbours, and a back end that keeps what it computed
+    of the former prompt computes their common beginning once. The order depends only on the prompts.
     """
-    ordered = sorted(
-        missing.items(), key=lambda entry: (entry[1].parameters, entry[1].characters, entry[0]), reverse=True
-    )
+    ordered = sorted(missing.items(), key=_place, reverse=True)
     batches: deque[Batch] = deque()
     for _, group in groupby(ordered, key=lambda entry: entry[1].parameters):
         members = list(group)
         batches.extend(members[start : start + batch_size] for start in range(0, len(members), batch_size))
     return batches
+
+
+def _place(entry: tuple[str, Prompt]) -> tuple[Parameters, int, tuple[tuple[str, str], ...], str]:
+    key, prompt = entry
+    alike = prompt.messages if prompt.choices else ()
+    return prompt.parameters, 0 if prompt.choices else prompt.characters, alike, key
 
 
 async def _ticking(progress: Progress) -> None:

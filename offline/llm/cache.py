@@ -56,7 +56,7 @@ class CacheError(Exception):
 
 def cache_key(model_id: str, prompt: Prompt) -> str:
     """Return the address of an answer: sha256 over the canonical JSON of model, messages and parameters."""
-    content = {
+    content: dict[str, Any] = {
         "model_id": model_id,
         "messages": [[role, text] for role, text in prompt.messages],
         "max_tokens": prompt.max_tokens,
@@ -64,6 +64,8 @@ def cache_key(model_id: str, prompt: Prompt) -> str:
         "temperature": float(prompt.temperature),
         "repetition_penalty": float(prompt.repetition_penalty),
     }
+    if prompt.choices:  # others keep the addresses that they had before there were any
+        content["choices"] = list(prompt.choices)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 

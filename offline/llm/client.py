@@ -11,13 +11,14 @@ written, which may have to wait for the commit before it. Measured with kills at
 import asyncio
 import itertools
 import json
+import math
 import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 
 from models.contract.leaving import Outlet, in_words
-from offline.llm.account import Account
+from offline.llm.account import Account, Speed
 from offline.llm.batches import REFUSED_RUNS, Backoff, BatchRun, make_batches
 from offline.llm.budget import Budget, BudgetAccount, BudgetError, CostEstimate, TokenEstimate
 from offline.llm.cache import ResponseCache, cache_key, stored_answers
@@ -63,7 +64,7 @@ class LLMClient:
     give_up_after: int = 20
     budget: Budget = field(default_factory=Budget)
     dry_run: bool = False
-    tokens_per_second: float | None = None
+    speed: Speed = field(default_factory=Speed)
     outlet: Outlet | None = None
 
     def __post_init__(self) -> None:
@@ -74,6 +75,7 @@ class LLMClient:
         self._estimate = TokenEstimate()
         self._budget = BudgetAccount(self.budget, self.account.prices, self._estimate)
         self._clock = 0.0  # when the account's seconds were last added up
+        self._weighing = False  # whether all that is asked now has choices
         self._stopped: str | None = None
         self._id = secrets.token_hex(8)  # for an account without an id
         self._shortest: Prompt | None = None  # of those that have an answer
@@ -88,6 +90,7 @@ class LLMClient:
         MayNotLeaveError, before the first call.
         """
         self._clock = time.perf_counter()
+        self._weighing = bool(prompts) and all(prompt.choices for prompt in prompts)
         keys, by_key, known, refused = await self._look_up(prompts)
         missing = {key: prompt for key, prompt in by_key.items() if key not in known and key not in refused}
         self.account.prompts += len(prompts)
@@ -117,6 +120,7 @@ class LLMClient:
         if self.dry_run:
             raise PermanentError("a dry run asks nothing")
         self._clock = time.perf_counter()
+        self._weighing = bool(prompt.choices)
         try:
             return await self._live(prompt)
         finally:
@@ -141,7 +145,9 @@ class LLMClient:
         """The cost of asking the ``missing`` ones (by cache key) of ``prompts``."""
         prompt_tokens = sum(self._estimate.prompt_tokens(prompt) for prompt in missing.values())
         answers = round(sum(self._estimate.completion_tokens(prompt) for prompt in missing.values()))
-        rate = self.tokens_per_second
+        written = sum(self._estimate.completion_tokens(prompt) for prompt in missing.values() if not prompt.choices)
+        weighed = sum(1 for prompt in missing.values() if prompt.choices)
+        seconds = [_seconds(written, self.speed.tokens), _seconds(weighed, self.speed.choices)]
         return CostEstimate(
             prompts,
             cached,
@@ -150,7 +156,7 @@ class LLMClient:
             prompt_tokens,
             answers,
             self.account.prices.of(prompt_tokens, answers),
-            0.0 if not missing else answers / rate if rate else None,
+            None if None in seconds else math.fsum(part or 0.0 for part in seconds),
         )
 
     async def _look_up(
@@ -233,6 +239,8 @@ class LLMClient:
         """Add the seconds since the last tick to the account."""
         before, self._clock = self._clock, time.perf_counter()
         self.account.seconds += self._clock - before
+        if self._weighing:
+            self.account.choice_seconds += self._clock - before
 
     def _account_line(self) -> tuple[str, str] | None:
         """The run's id and its account so far, as text; None for an account without an id: nobody records it
@@ -273,8 +281,12 @@ class LLMClient:
         if len(completions) != len(batch):
             raise RuntimeError(f"{self.backend.model_id} answered {len(completions)} of {len(batch)} prompts")
         self._estimate.learn(zip(batch, completions, strict=True))
-        self.account.charge(completions)
+        self.account.charge(completions, choices=bool(batch[0].choices))
         return completions
+
+
+def _seconds(count: float, rate: float | None) -> float | None:
+    return 0.0 if not count else count / rate if rate else None
 
 
 def _carried(prompts: Iterable[Prompt]) -> frozenset[str] | None:

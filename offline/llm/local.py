@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from offline.llm.arithmetic import Precision
+from offline.llm.choices import ChoiceAnswer
 from offline.llm.in_process import load_model, quiet_transformers
 from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
 from offline.llm.weights import Weights
@@ -24,7 +25,7 @@ packaged model remembers a token in 46 kB of float32 or 23 kB of bfloat16: 3 GB 
 
 
 class LocalBackend:
-    """Generates with transformers, one batch at a time, in a thread of its own.
+    """Generates with transformers, or weighs choices, one batch at a time, in a thread of its own.
 
     `checkpoints` is the folder for converted weights, `model` a GGUF file or checkpoint folder (None: the packaged
     SmolLM2-135M-Instruct). The same batch gives the same text, also at a temperature above 0, where the prompts are the
@@ -62,8 +63,11 @@ class LocalBackend:
             checkpoint = self._weights.checkpoint(self._checkpoints)
             self._generator = _Generator(checkpoint, self._precision, self._closing)
         completions: list[Completion] = []
-        for _, group in groupby(prompts, key=lambda prompt: prompt.parameters):
-            completions += self._generator.generate(list(group))
+        for _, group in groupby(
+            prompts, key=lambda prompt: (prompt.parameters, prompt.choices and prompt.messages[:-1])
+        ):
+            alike = list(group)
+            completions += (self._generator.choose if alike[0].choices else self._generator.generate)(alike)
         return completions
 
 
@@ -95,14 +99,12 @@ class _Generator:
         """Answer prompts of equal parameters, in one batch or, beyond ``PADDED_TOKENS``, in parts of it."""
         import torch
 
-        chats = [[{"role": role, "content": text} for role, text in prompt.messages] for prompt in prompts]
-        texts = self._tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
         # the template already spells the special tokens
-        inputs = self._tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt").to(self._device)
-        width = int(inputs["input_ids"].shape[1])
-        limit, more = getattr(self._model.config, "max_position_embeddings", None), prompts[0].max_tokens
-        if limit is not None and width + more > limit:
-            raise PermanentError(f"a prompt of {width} tokens and {more} new ones exceed the context of {limit}")
+        inputs = self._tokenizer(self._texts(prompts), padding=True, add_special_tokens=False, return_tensors="pt").to(
+            self._device
+        )
+        width, more = int(inputs["input_ids"].shape[1]), prompts[0].max_tokens
+        self._check_context(width, more)
         if len(prompts) > 1 and len(prompts) * (width + more) > PADDED_TOKENS:
             half = len(prompts) // 2
             return self.generate(prompts[:half]) + self.generate(prompts[half:])
@@ -120,6 +122,76 @@ class _Generator:
             text = self._tokenizer.decode(tokens[: end + 1], skip_special_tokens=True)
             completions.append(Completion(text, counted, len(tokens[: end + 1])))
         return completions
+
+    def choose(self, prompts: list[Prompt]) -> list[Completion]:
+        """Weigh the choices of prompts that differ in their last message alone. What their tokens begin with alike is
+        computed once; `prompt_tokens` count it in each, as servers do."""
+        import torch
+
+        choices = prompts[0].choices
+        texts = self._texts(prompts)
+        rows: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
+        tokens = self._choice_tokens(texts[0], rows[0], choices)
+        self._check_context(max(map(len, rows)), 1)
+        alike = min(_alike(rows), min(map(len, rows)) - 1)  # each has a token of its own, whose successor is asked for
+        completions: list[Completion] = []
+        most = max(1, PADDED_TOKENS // max(map(len, rows)))
+        with torch.inference_mode(), quiet_transformers():
+            for start in range(0, len(rows), most):
+                part = rows[start : start + most]
+                weights = self._next_tokens(part, alike)[:, tokens].tolist()
+                completions += [
+                    Completion(ChoiceAnswer(tuple(of_row)).text(choices), len(row), 1)
+                    for of_row, row in zip(weights, part, strict=True)
+                ]
+        return completions
+
+    def _next_tokens(self, rows: list[list[int]], alike: int) -> Any:
+        """Probabilities [n, vocabulary] of the tokens after each row; all begin with the same ``alike`` tokens."""
+        import torch
+
+        past = None
+        if alike:
+            past = self._model(torch.tensor([rows[0][:alike]], device=self._device), use_cache=True, logits_to_keep=1)
+            past = past.past_key_values
+            past.batch_repeat_interleave(len(rows))
+        width = max(map(len, rows)) - alike
+        ids = torch.full((len(rows), width), self._tokenizer.pad_token_id)
+        seen = torch.zeros((len(rows), alike + width), dtype=torch.long)
+        seen[:, :alike] = 1
+        for at, row in enumerate(rows):
+            ids[at, width - len(row) + alike :] = torch.tensor(row[alike:])
+            seen[at, alike + width - len(row) + alike :] = 1
+        positions = (seen.cumsum(dim=1) - 1).clamp(min=0)[:, alike:]
+        output = self._model(
+            ids.to(self._device),
+            attention_mask=seen.to(self._device),
+            position_ids=positions.to(self._device),
+            past_key_values=past,
+            use_cache=past is not None,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1].float().softmax(dim=-1)
+
+    def _choice_tokens(self, text: str, before: list[int], choices: tuple[str, ...]) -> list[int]:
+        """The token that each choice adds to a prompt, or begins with. UnusableBackendError if two are the same."""
+        tokens = []
+        for choice in choices:
+            whole: list[int] = self._tokenizer(text + choice, add_special_tokens=False)["input_ids"]
+            tokens.append(whole[len(before)] if whole[: len(before)] == before and len(whole) > len(before) else -1)
+        if -1 in tokens or len(set(tokens)) < len(tokens):
+            raise UnusableBackendError(f"the model's tokenizer does not tell the answers {', '.join(choices)} apart")
+        return tokens
+
+    def _texts(self, prompts: list[Prompt]) -> list[str]:
+        chats = [[{"role": role, "content": text} for role, text in prompt.messages] for prompt in prompts]
+        texts: list[str] = self._tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
+        return texts
+
+    def _check_context(self, width: int, more: int) -> None:
+        limit = getattr(self._model.config, "max_position_embeddings", None)
+        if limit is not None and width + more > limit:
+            raise PermanentError(f"a prompt of {width} tokens and {more} new ones exceed the context of {limit}")
 
     @contextmanager
     def _seeded(self, prompts: list[Prompt]) -> Iterator[None]:
@@ -143,6 +215,12 @@ class _Generator:
             eos_token_id=self._stops,
             pad_token_id=self._tokenizer.pad_token_id,
         )
+
+
+def _alike(rows: Sequence[list[int]]) -> int:
+    """How many tokens all rows begin with alike."""
+    shortest, longest = min(rows), max(rows)  # in the order of dictionaries: the two that differ first
+    return next((at for at, (a, b) in enumerate(zip(shortest, longest, strict=False)) if a != b), len(shortest))
 
 
 def _end_when(closing: threading.Event, model: Any) -> None:

@@ -1,6 +1,7 @@
 """Any server that speaks the OpenAI chat protocol, vLLM first."""
 
 import asyncio
+import math
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,11 +14,13 @@ import httpx2
 
 from models.contract.leaving import is_on_this_machine
 from offline.data.catalogue import DataLine
+from offline.llm.choices import ChoiceAnswer
 from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
 
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
 _HOPELESS_STATUS = frozenset({401, 402, 403, 404, 405})  # true of every prompt: key, credit, permission, model, path
 _LOOK_SECONDS = 5.0
+_LISTED = 20  # likeliest tokens that are asked for: the most that the protocol allows and that vLLM lists by default
 _EXCERPT = 300  # characters of a server's error that go into ours
 
 
@@ -27,8 +30,10 @@ class OpenAIBackend:
     `base_url` ends with the version (`http://host:8000/v1`); one without any path gets `/v1`. The key is read from
     the environment variable named `api_key_env` at the first call, so that a fully cached run needs none.
     `timeout_seconds` bounds a whole call. A server that reports no usage is accounted with 0 tokens. A call carries the
-    prompt's messages and parameters, and nothing about whose they are. Proxies of the environment are used for servers
-    on other machines alone: on the way to one on this machine they would take prompts elsewhere.
+    prompt's messages and parameters, and nothing about whose they are. A prompt with choices is one token, with the
+    likeliest alternatives to it (`top_logprobs`); a server that lists none is unusable for it. Proxies of the
+    environment are used for servers on other machines alone: on the way to one on this machine they would take prompts
+    elsewhere.
     """
 
     batch_size = 1
@@ -66,10 +71,15 @@ class OpenAIBackend:
         if response.status_code != 200:
             raise self._failure(response)
         try:
-            return _parse(response.json())
+            return _parse(response.json(), prompt.choices)
         except (ValueError, KeyError, IndexError, TypeError, OverflowError, RecursionError) as error:
             # a proxy's error page or a half-started server answers 200 with something else
             raise TransientError(f"{self._url} answered something else: {self._excerpt(response)}") from error
+        except _NoListError as error:
+            raise UnusableBackendError(
+                f"{self._url} lists no probabilities of tokens (top_logprobs), of which numbers are made: take "
+                '"numbers" out of feature_schema.knowledge, or use a server that lists them, as vLLM and llama.cpp do'
+            ) from error
 
     def _open_client(self) -> httpx2.AsyncClient:
         # made inside the running event loop; the number of connections is bounded by the caller's concurrency
@@ -88,6 +98,8 @@ class OpenAIBackend:
         }
         if prompt.repetition_penalty != 1.0:
             body["repetition_penalty"] = prompt.repetition_penalty  # a vLLM extension; others reject unknown fields
+        if prompt.choices:
+            body |= {"logprobs": True, "top_logprobs": _LISTED}
         return body
 
     def _api_key(self) -> str | None:
@@ -142,8 +154,12 @@ def _versioned(base_url: str) -> str:
     return base if urlsplit(base).path else f"{base}/v1"
 
 
-def _parse(reply: Any) -> Completion:
-    text = reply["choices"][0]["message"]["content"]
+class _NoListError(Exception):
+    """An answer without the probabilities that were asked for."""
+
+
+def _parse(reply: Any, choices: Sequence[str]) -> Completion:
+    text = _choice_text(reply["choices"][0], choices) if choices else reply["choices"][0]["message"]["content"]
     if text is None:
         text = ""  # refused, or all tokens went into reasoning: paid all the same, so it is an answer to be stored
     if not isinstance(text, str):
@@ -154,6 +170,22 @@ def _parse(reply: Any) -> Completion:
     # JSON escapes can spell half a character (a lone surrogate), which no file or database takes
     readable = text.encode("utf-8", "replace").decode()
     return Completion(readable, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+
+
+def _choice_text(answer: Any, choices: Sequence[str]) -> str:
+    """The text of a choice among the listed likeliest first tokens. A token may be listed twice, by its bytes."""
+    if not (answer.get("logprobs") or {}).get("content"):
+        # an answer that ends before its first token may list nothing; a server that cannot list says so with null
+        if answer.get("logprobs") is None or answer["message"]["content"]:
+            raise _NoListError
+        return ChoiceAnswer((0.0,) * len(choices), 1.0).text(choices)
+    listed: dict[str, float] = {}
+    for entry in answer["logprobs"]["content"][0]["top_logprobs"]:
+        token = str(entry["token"])
+        listed[token] = listed.get(token, 0.0) + math.exp(min(0.0, float(entry["logprob"])))
+    if not listed:
+        raise _NoListError
+    return ChoiceAnswer.of_listed(listed, choices).text(choices)
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -13,17 +13,18 @@ UNTRIED = "not tried"
 BUDGET = "budget"
 DRY_RUN = "dry run"
 
-Parameters = tuple[int, float, float]
+Parameters = tuple[int, float, float, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One question to a language model; two equal prompts are one question and are paid once.
 
-    `messages` are (role, text) pairs, `max_tokens` bounds the answer in tokens. `carries` are the fields of users and
-    items in the messages (models/contract/leaving.py), None if nobody says; `owner` is the mark of the user whom it is
-    about (offline/store.py), "" of anything else: they are no part of the question. Raises ValueError for a prompt that
-    no back end could serve, so that a bad record is found before anything is paid.
+    `messages` are (role, text) pairs, `max_tokens` bounds the answer in tokens. With `choices`, which need `max_tokens`
+    1, nothing is generated: the answer is how probable each of them is as the next token (choices.py). `carries` are
+    the fields of users and items in the messages (models/contract/leaving.py), None if nobody says; `owner` is the mark
+    of the user whom it is about (offline/store.py), "" of anything else: they are no part of the question. Raises
+    ValueError for a prompt that no back end could serve, so that a bad record is found before anything is paid.
     """
 
     messages: tuple[tuple[str, str], ...]
@@ -33,6 +34,7 @@ class Prompt:
     # repr is a part of fingerprints of spaces (offline/knowledge/inputs.py)
     carries: frozenset[str] | None = field(default=None, compare=False, repr=False)
     owner: str = field(default="", compare=False, repr=False)
+    choices: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if not self.messages:
@@ -50,6 +52,10 @@ class Prompt:
             raise ValueError(f"temperature must lie in [0, 2], not {self.temperature}")
         if not 0.0 < self.repetition_penalty <= 10.0:
             raise ValueError(f"repetition_penalty must lie in (0, 10], not {self.repetition_penalty}")
+        if self.choices and (len(set(self.choices)) < max(2, len(self.choices)) or "" in self.choices):
+            raise ValueError(f"choices must be two or more different texts, not {self.choices}")
+        if self.choices and (self.max_tokens, self.temperature, self.repetition_penalty) != (1, 0.0, 1.0):
+            raise ValueError("a prompt with choices has max_tokens 1, temperature 0 and no repetition_penalty")
 
     @property
     def characters(self) -> int:
@@ -65,7 +71,7 @@ class Prompt:
     @property
     def parameters(self) -> Parameters:
         """Everything but the messages, which prompts of one batch have in common."""
-        return self.max_tokens, self.temperature, self.repetition_penalty
+        return self.max_tokens, self.temperature, self.repetition_penalty, self.choices
 
 
 @dataclass(frozen=True, slots=True)

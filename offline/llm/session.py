@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from offline.engine.engines import Engine
-from offline.llm.account import CACHE_FILE, Account, recorded
+from offline.llm.account import CACHE_FILE, Account, Speed, recorded
 from offline.llm.arithmetic import Precision
 from offline.llm.budget import Budget, CostEstimate
 from offline.llm.cache import ResponseCache
@@ -60,12 +60,12 @@ def open_session(
     dry_run: bool = False,
     engine: Engine | None = None,
     precision: Precision = "auto",
-    rate: Callable[[str], float | None] | None = None,
+    speed: Callable[[str], Speed] | None = None,
 ) -> Iterator[LLMSession]:
     """Open answers and back end under `folder`; the account of what is asked lies beside the answers until the end.
 
     `use_cache=False` regenerates everything live and renews the cache. A `dry_run` calls no back end and records no
-    account; `rate` tells it the answer tokens per second of a model. Raises ValueError for a budget in
+    account; `speed` tells it how fast a model answers. Raises ValueError for a budget in
     money without prices, and UnusableBackendError for local weights that are not there, because without them the
     answers' cache keys are unknown.
     """
@@ -82,7 +82,7 @@ def open_session(
             use_cache=use_cache,
             budget=budget or Budget(),
             dry_run=dry_run,
-            tokens_per_second=rate(backend.model_id) if rate else None,
+            speed=speed(backend.model_id) if speed else Speed(),
             outlet=config.outlet,
         )
         with nullcontext() if dry_run else recorded(cache, account):

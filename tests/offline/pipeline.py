@@ -41,7 +41,7 @@ from offline.training.candidates import Choice
 from offline.training.report import TrainingReport
 from offline.training.samples import split_samples
 from tests.offline.graphs import OPSET, by_popularity
-from tests.offline.knowledge.fakes import HashEncoder
+from tests.offline.knowledge.fakes import HashEncoder, weighed
 from tests.synthetic import PARTITION_SIZE, SCHEMA, Synthetic, job_config, synthetic
 
 USERS, ITEMS, EVENTS = 24, 20, 12
@@ -72,7 +72,7 @@ class CountingModel:
                 raise self.fails
             with self._paid.open("a") as file:
                 file.write(json.dumps(text) + "\n")
-            answer = "I like it. " * 9 if self.bad else answer_to(text)
+            answer = "I like it. " * 9 if self.bad else weighed(prompt) if prompt.choices else answer_to(text)
             answers.append(Completion(answer, prompt_tokens=len(text) // 4, completion_tokens=12))
         return answers
 

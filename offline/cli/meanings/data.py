@@ -121,7 +121,7 @@ DATA = {
         "slots": "how many values of a list are read",
     },
     "KnowledgeSpec": {
-        "name": "of the producer: text, liber, autograph or marc",
+        "name": "of the producer: text, liber, autograph, marc or numbers",
         "side": "whose vectors they are",
         "rows": "how many of an owner's last vectors are read; more than 1 for one space of users at most",
         "dim": "numbers of a vector",

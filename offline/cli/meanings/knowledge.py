@@ -30,6 +30,7 @@ KNOWLEDGE = {
         "liber": "summaries of closed partitions of a user's interactions",
         "autograph": "latent factors and a graph of users and items",
         "marc": "compressed hidden states of a language model",
+        "numbers": "a language model's answers on scales, as numbers",
         "shipped_responses": "file of stored answers that comes with the configuration (export-answers)",
         "shipped_vectors": "file of encoded texts and hidden states that comes with it (export-vectors)",
         "ttl_days": "a record that was not renewed for so long counts as stale; a week later it is deleted",
@@ -51,6 +52,19 @@ KNOWLEDGE = {
         "titles": "whether a partition is read with its titles: better, and twice as slow",
         "compression": "how the compression is trained",
         "dtype": "how the numbers of a vector are stored",
+    },
+    "NumbersConfig": {
+        "questions": "about an item; two numbers of each with spread, else one",
+        "introduction": "first message, with {noun} and {item}",
+        "reply": "the model's turn after it, put into its mouth",
+        "both_orders": "whether each question is asked again with its answers in reverse: the mean is taken",
+        "spread": "whether the standard deviation of an answer is a number, too",
+        "dtype": "how the numbers of a vector are stored",
+    },
+    "NumberQuestion": {
+        "name": "for reports",
+        "ask": "the question, with {noun}",
+        "answers": "to choose from, from the low end of the scale to the high one; as many of each question",
     },
     "AutoGraphConfig": {"dtype": "how the numbers of a vector are stored"},
     "FrozenPartsConfig": {

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
+from models.contract.schema import KnowledgeSpec
 from offline.data.catalogue import DataError
 from offline.data.texts import TextsConfig
 from offline.data.texts_import import ImportedTexts
 from offline.jobs.dry_run import dry_run
-from offline.jobs.llm_requests import data_of, inputs_of, kinds_of_texts, language_lines
+from offline.jobs.llm_requests import carried_fields, data_of, inputs_of, kinds_of_texts, language_lines, not_let_out
+from offline.llm.config import LLMConfig
+from offline.llm.protocol import Completion, Prompt, UnusableBackendError
 from tests.offline.pipeline import LATER_MS, Pipeline
 
 
@@ -84,3 +88,61 @@ def test_each_kind_of_text_is_asked_for_once(fresh: Pipeline) -> None:
 def test_there_is_nothing_before_the_first_run(fresh: Pipeline) -> None:
     with pytest.raises(DataError, match="run `refresh` or `knowledge` first"):
         data_of(fresh.job)
+
+
+def asking_numbers(fresh: Pipeline) -> Pipeline:
+    schema = fresh.config.feature_schema
+    with_numbers = schema.model_copy(
+        update={"knowledge": (*schema.knowledge, KnowledgeSpec(name="numbers", side="item", dim=12))}
+    )
+    fresh.config = fresh.config.model_copy(update={"feature_schema": with_numbers})
+    return fresh
+
+
+def test_numbers_are_asked_for_once_published_and_accounted(fresh: Pipeline) -> None:
+    fresh = asking_numbers(fresh)
+    foreseen = dry_run(fresh.job)
+    entry, paid = fresh.paid_by(live_first=False)
+    of_numbers = [text for text in paid if "\nA: " in text]
+    described = len(fresh.data.catalogue.items)
+    assert len(of_numbers) == 12 * described
+    assert foreseen.work is None or sum(bool(prompt.choices) for prompt in foreseen.work.prompts) == len(of_numbers)
+    assert entry["llm"]["paid"] == len(paid)
+    assert entry["producers"]["numbers"]["state"] == "made"
+    assert entry["producers"]["numbers"]["items"] == described
+    assert len([name for name in fresh.published() if "i:" in name]) >= described
+    again, more = fresh.paid_by()
+    assert (more, again["producers"]["numbers"]["state"]) == ([], "current")
+
+
+def test_numbers_of_a_run_that_was_stopped_are_not_paid_twice(fresh: Pipeline) -> None:
+    fresh = asking_numbers(fresh)
+    answer, count = fresh.model.complete, 0
+
+    async def fails_later(prompts: Sequence[Prompt]) -> list[Completion]:
+        nonlocal count
+        count += prompts[0].choices != ()
+        if count > 30:
+            raise UnusableBackendError("the server is gone")
+        return await answer(prompts)
+
+    fresh.model.complete = fails_later  # type: ignore[method-assign]
+    first, paid = fresh.paid_by()
+    assert first["status"] == "partial"
+    assert first["producers"]["numbers"]["state"] == "waits"
+    fresh.model.complete = answer  # type: ignore[method-assign]
+    second, more = fresh.paid_by()
+    assert second["producers"]["numbers"]["state"] == "made"
+    assert len([text for text in paid if "\nA: " in text]) == 30
+    assert len([text for text in more if "\nA: " in text]) == 12 * len(fresh.data.catalogue.items) - 30
+
+
+def test_numbers_carry_fields_of_items_alone(fresh: Pipeline) -> None:
+    job = asking_numbers(fresh).job
+    assert carried_fields(job, ["numbers"]) == {"items.title", "items.year", "items.genres"}
+    assert carried_fields(job, ["text"]) == frozenset()
+    assert "history" in carried_fields(job, ["numbers", "liber"])
+    assert kinds_of_texts(job, ["numbers", "liber"]) == ("summaries", "shifts", "numbers")
+    to_afar = {"backend": "openai", "base_url": "https://example.com/v1", "model": "m"}
+    away = job.config.model_copy(update={"llm": LLMConfig.model_validate(to_afar)})
+    assert "items.genres" in not_let_out(replace(job, config=away), ["numbers"])

@@ -16,6 +16,7 @@ from offline.data.texts_import import ImportedTexts
 from offline.knowledge.encoder import TextEncoder
 from offline.knowledge.inputs import ProducerInputs
 from offline.knowledge.knowledge_texts import Answered, Domain, KnowledgeTexts
+from offline.llm.choices import ChoiceAnswer
 from offline.llm.protocol import Prompt
 
 WIDTH = 16
@@ -43,6 +44,12 @@ class HashEncoder(TextEncoder):
 def vector_of(text: str) -> FloatArray:
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
     return np.random.default_rng(seed).normal(size=WIDTH).astype(np.float32)
+
+
+def weighed(prompt: Prompt) -> str:
+    """An answer to a prompt with choices: probabilities that depend on its words alone, and sum to .9."""
+    weights = np.exp(vector_of(repr(prompt.messages))[: len(prompt.choices)].astype(np.float64))
+    return ChoiceAnswer(tuple((0.9 * weights / weights.sum()).tolist())).text(prompt.choices)
 
 
 def _never(_: Prompt) -> bool:
@@ -77,7 +84,11 @@ class EchoModel:
 
     @staticmethod
     def answer(prompt: Prompt) -> str:
-        return f"Answer {hashlib.sha256(prompt.messages[-1][1].encode()).hexdigest()[:8]}."
+        return (
+            weighed(prompt)
+            if prompt.choices
+            else f"Answer {hashlib.sha256(prompt.messages[-1][1].encode()).hexdigest()[:8]}."
+        )
 
 
 def inputs(

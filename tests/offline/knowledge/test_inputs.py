@@ -28,16 +28,19 @@ from tests.offline.pipeline import CountingModel, Pipeline
 from tests.synthetic import PARTITION_SIZE, SCHEMA, Synthetic, synthetic
 
 DIM = 8
-SPECS = tuple(
-    KnowledgeSpec(name=name, side=side, dim=DIM)
-    for name, side in (
-        ("text", "item"),
-        ("liber", "user"),
-        ("autograph", "user"),
-        ("autograph", "item"),
-        ("marc", "user"),
-        ("marc", "item"),
-    )
+SPECS = (
+    *(
+        KnowledgeSpec(name=name, side=side, dim=DIM)
+        for name, side in (
+            ("text", "item"),
+            ("liber", "user"),
+            ("autograph", "user"),
+            ("autograph", "item"),
+            ("marc", "user"),
+            ("marc", "item"),
+        )
+    ),
+    KnowledgeSpec(name="numbers", side="item", dim=12),
 )
 ENOUGH = 1000
 """Rows of the training period in which every producer finds enough."""
@@ -273,7 +276,7 @@ def test_without_likes_liber_has_summaries_all_the_same(data: Synthetic, tmp_pat
     assert producer("liber")(read(data, tmp_path, log)).users is not None
 
 
-@pytest.mark.parametrize("name", ["text", "autograph", "marc"])
+@pytest.mark.parametrize("name", ["text", "autograph", "marc", "numbers"])
 def test_items_without_a_description_are_too_little_too(data: Synthetic, tmp_path: Path, name: str) -> None:
     nameless = Catalogue(data.catalogue.users, {})
     with pytest.raises(TooFewError, match=r"needs .* there are 0"):

@@ -24,6 +24,12 @@ def answer_to(text: str) -> str:
     return f"answer to <{text}>"
 
 
+def likeliest(text: str) -> list[dict[str, Any]]:
+    """The server's likeliest first tokens of an answer: digits by the length of the prompt, then words."""
+    ranked = [str((len(text) + at) % 5 + 1) for at in range(5)] + ["The", " I"]
+    return [{"token": token, "logprob": -0.5 - at} for at, token in enumerate(ranked)]
+
+
 def status(code: int, **headers: str) -> Fault:
     """A refusal that repeats the request's key, as some servers do."""
 
@@ -117,7 +123,10 @@ class ChatServer:
                 return await hang(self)  # never answered: the connection breaks
             self.answered[text] += 1
             usage = {"prompt_tokens": len(text), "completion_tokens": 7}
-            return JSONResponse({"choices": [{"message": {"content": answer_to(text)}}], "usage": usage})
+            choice: dict[str, Any] = {"message": {"content": answer_to(text)}}
+            if body.get("logprobs"):
+                choice["logprobs"] = {"content": [{"top_logprobs": likeliest(text)[: body["top_logprobs"]]}]}
+            return JSONResponse({"choices": [choice], "usage": usage})
         finally:
             self.in_flight -= 1
 

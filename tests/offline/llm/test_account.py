@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from offline.llm.account import CACHE_FILE, Account, open_accounts, recorded, tokens_per_second
+from offline.llm.account import CACHE_FILE, Account, Speed, open_accounts, recorded, speed_of
 from offline.llm.budget import Prices
 from offline.llm.cache import CacheError, ResponseCache
-from offline.llm.protocol import Completion
+from offline.llm.protocol import Completion, Prompt
 from tests.offline.llm.fakes import MODEL, FakeBackend, ask, new_account, plain_client
 
 ROOT = Path(__file__).parents[3]
@@ -82,9 +82,9 @@ def test_speed_is_that_of_the_same_model_lately() -> None:
     runs = [Account("tiny", completion_tokens=10, seconds=10.0)]
     runs += [Account("tiny", completion_tokens=100, seconds=2.0) for _ in range(20)]
     runs += [Account("tiny", seconds=5.0), Account("big", completion_tokens=7, seconds=7.0)]
-    assert tokens_per_second(runs, "tiny") == 50.0
-    assert tokens_per_second(runs, "big") == 1.0
-    assert tokens_per_second(runs, "unknown") is None
+    assert speed_of(runs, "tiny").tokens == 50.0
+    assert speed_of(runs, "big").tokens == 1.0
+    assert speed_of(runs, "unknown") == Speed()
 
 
 def test_answers_and_account_are_stored_together_or_not_at_all(tmp_path: Path) -> None:
@@ -117,3 +117,24 @@ def test_caches_of_before_there_were_accounts_are_used_as_they_are(tmp_path: Pat
 def test_a_client_without_a_run_leaves_no_account(cache: ResponseCache) -> None:
     asyncio.run(plain_client(FakeBackend(), cache).ask_all([ask("a")], "free"))
     assert cache.open_runs() == {}
+
+
+def test_weighed_choices_say_nothing_of_how_fast_a_model_writes() -> None:
+    both = Account("tiny", completion_tokens=110, seconds=14.0, choices=10, choice_seconds=4.0)
+    assert speed_of([both], "tiny") == Speed(10.0, 2.5)
+    weighed = Account("tiny", completion_tokens=10, seconds=4.0, choices=10, choice_seconds=4.0)
+    assert speed_of([weighed], "tiny") == Speed(None, 2.5)
+
+
+async def test_choices_and_their_seconds_are_accounted(cache: ResponseCache) -> None:
+    client = plain_client(FakeBackend(tokens=lambda prompt: (30, prompt.max_tokens)), cache)
+    await client.ask_all([ask("a"), ask("b")], "texts")
+    assert (client.account.choices, client.account.choice_seconds) == (0, 0.0)
+    before = client.account.seconds
+    choices = [Prompt((("user", text),), 1, choices=("1", "2")) for text in "abc"]
+    await client.ask_all(choices, "numbers")
+    assert (client.account.paid, client.account.choices, client.account.completion_tokens) == (5, 3, 35)
+    assert client.account.choice_seconds == pytest.approx(client.account.seconds - before)
+    again = Account.parse(client.account.document())
+    assert again.choice_seconds == pytest.approx(client.account.choice_seconds, abs=1e-3)
+    assert Account.parse({"model_id": "of a version without"}).choices == 0

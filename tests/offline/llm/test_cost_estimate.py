@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from offline.llm.account import open_accounts
+from offline.llm.account import Speed, open_accounts
 from offline.llm.budget import CostEstimate, TokenEstimate
 from offline.llm.cache import ResponseCache
 from offline.llm.client import LLMClient
@@ -17,7 +17,7 @@ from tests.offline.llm.fakes import FakeBackend, ask, new_account, plain_client
 
 
 def dry_client(backend: FakeBackend, cache: ResponseCache, rate: float | None = None) -> LLMClient:
-    return LLMClient(backend, cache, new_account(1.0, 2.0), dry_run=True, tokens_per_second=rate)
+    return LLMClient(backend, cache, new_account(1.0, 2.0), dry_run=True, speed=Speed(rate))
 
 
 async def test_a_plan_counts_what_is_new_once(cache: ResponseCache) -> None:
@@ -61,7 +61,7 @@ def test_a_dry_session_calls_nobody_and_records_nothing(server: ChatServer, tmp_
     with open_session(config, tmp_path) as llm:
         llm.ask_all([ask("a"), ask("b")], "paid")
     rate = 14 / llm.account.seconds
-    with open_session(config, tmp_path, dry_run=True, rate={"tiny": rate}.get) as llm:
+    with open_session(config, tmp_path, dry_run=True, speed=lambda name: {"tiny": Speed(rate)}[name]) as llm:
         assert llm.ask_all([ask("a"), ask("c")], "dry").texts == [answer_to("a"), None]
         assert (llm.cost_estimate.to_ask, llm.cost_estimate.completion_tokens, llm.cost_estimate.cost) == (1, 7, 7.0)
         assert llm.cost_estimate.seconds == pytest.approx(7 / rate)

@@ -1,14 +1,16 @@
 """The OpenAI-shaped back end against a real server: what it sends, and how it reads refusals."""
 
+import math
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
 
+from offline.llm.choices import ChoiceAnswer
 from offline.llm.openai import OpenAIBackend
 from offline.llm.protocol import Completion, PermanentError, Prompt, TransientError, UnusableBackendError
-from tests.offline.llm.chat_server import ChatServer, Fault, answer_to, garbage, hang, reply, said, status
+from tests.offline.llm.chat_server import ChatServer, Fault, answer_to, garbage, hang, likeliest, reply, said, status
 
 PROMPT = Prompt((("system", "Be brief."), ("user", "hi")), max_tokens=9)
 SECRET = "sk-very-secret"
@@ -37,6 +39,45 @@ async def test_sends_the_question_and_reads_the_usage(server: ChatServer, backen
     assert server.bodies[1]["repetition_penalty"] == 1.2
     assert server.bodies[1]["temperature"] == 0.7
     assert len(server.connections) == 1, "the connection is reused"
+
+
+DIGIT = Prompt((("user", "Good?"),), 1, choices=("1", "2", "3", "4", "5", "9"))
+
+
+async def test_a_choice_is_read_from_the_list_of_likely_tokens(server: ChatServer, backend: OpenAIBackend) -> None:
+    (completion,) = await backend.complete([DIGIT])
+    body = server.bodies[0]
+    assert (body["max_tokens"], body["temperature"], body["logprobs"], body["top_logprobs"]) == (1, 0.0, True, 20)
+    assert "repetition_penalty" not in body
+    answer = ChoiceAnswer.parse(completion.text, DIGIT.choices)
+    assert answer is not None
+    listed = {entry["token"]: math.exp(entry["logprob"]) for entry in likeliest("Good?")}
+    assert answer.probabilities == pytest.approx([*(listed[digit] for digit in "12345"), 0.0], rel=1e-5)
+    assert answer.unlisted == pytest.approx(min(listed.values()), rel=1e-5)
+
+
+async def test_an_answer_without_a_first_token_weighs_nothing(server: ChatServer, backend: OpenAIBackend) -> None:
+    server.fail("Good?", reply({"choices": [{"message": {"content": ""}, "logprobs": {"content": []}}]}))
+    answer = ChoiceAnswer.parse((await backend.complete([DIGIT]))[0].text, DIGIT.choices)
+    assert answer == ChoiceAnswer((0.0,) * 6, 1.0)
+
+
+@pytest.mark.parametrize(
+    "logprobs", [{}, {"logprobs": None}, {"logprobs": {"content": [{"token": "4", "logprob": 0, "top_logprobs": []}]}}]
+)
+async def test_a_server_that_lists_no_tokens_is_unusable_for_choices(
+    server: ChatServer, backend: OpenAIBackend, logprobs: dict[str, object]
+) -> None:
+    server.fail("Good?", reply({"choices": [{"message": {"content": "4"}, **logprobs}]}))
+    with pytest.raises(UnusableBackendError, match=r'take "numbers" out of feature_schema\.knowledge'):
+        await backend.complete([DIGIT])
+
+
+@pytest.mark.parametrize("content", [[{}], [{"top_logprobs": [{"token": "4"}]}], ["4"], "4"])
+async def test_a_list_of_another_form_is_transient(server: ChatServer, backend: OpenAIBackend, content: object) -> None:
+    server.fail("Good?", reply({"choices": [{"message": {"content": "4"}, "logprobs": {"content": content}}]}))
+    with pytest.raises(TransientError, match="answered something else"):
+        await backend.complete([DIGIT])
 
 
 async def test_a_base_url_without_a_path_gets_the_version(server: ChatServer) -> None:

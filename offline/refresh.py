@@ -47,7 +47,7 @@ from offline.llm.session import LLMSession, open_session
 from offline.publish.connection import Store, open_store
 from offline.publish.publish import Published, publish
 from offline.publish.release import live_release, refuse_another, refused_model
-from offline.publish.requests import write_request
+from offline.publish.requests import change_request
 from offline.publish.staging import Contents, release_id
 from offline.publish.tombstones import ForgottenUsers
 from offline.training.candidates import former_choice
@@ -120,7 +120,7 @@ def events(run: Run, source: Dataset, catalogue: Catalogue, store: Store | None)
         arrived.log.save(job.log)
         if store is not None:
             for answer in answers:
-                write_request(store, answer)
+                change_request(store, answer)
         StepCache(job).finished("events", {"source": source.fingerprint}, watch.seconds)
         watch.done(f"{arrived.summary}{bad_rows_note(job.raw / BAD_ROWS)}")
         return arrived.log

@@ -173,7 +173,9 @@ class Tombstones:
                     yield text, Tombstone.model_validate_json(value)
                 except ValidationError as error:
                     if strict:
-                        raise ValueError(f"a tombstone is not understood: {error.errors()[0]['msg']}") from error
+                        raise ValueError(
+                            f"the tombstone {text} is not understood: {error.errors()[0]['msg']}"
+                        ) from error
                     not_understood.add(text)
                     yield text, NOT_UNDERSTOOD
 

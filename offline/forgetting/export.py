@@ -17,7 +17,7 @@ from offline.jobs.steps import Job
 from offline.llm.cache import CacheError
 from offline.publish.connection import Store
 from offline.publish.erasure import user_records
-from offline.publish.requests import open_requests, publish_export, write_request
+from offline.publish.requests import change_request, open_requests, publish_export
 from offline.publish.tombstones import TombstoneWatch, forgotten_users
 from offline.publish.undo import JournalError
 from offline.store import owner_mark
@@ -78,18 +78,18 @@ def answer_exports(run: Run, store: Store) -> None:
     job, watch = run.job, TombstoneWatch(store, run.job.config.workdir)
     with run.step("export") as stopwatch:
         for request in requests:
-            write_request(store, request.changed(RequestState.RUNNING))
+            change_request(store, request.changed(RequestState.RUNNING))
         users = {each.user_id for each in requests if each.user_id is not None and not watch.blocks(each.user_id)}
         try:
             exports = exports_of(job, sorted(users))
         except (CacheError, JournalError, DataError) as error:  # the run goes on: others wait for it
             for request in requests:
-                write_request(store, request.changed(RequestState.FAILED, note=lasting_words(error)))
+                change_request(store, request.changed(RequestState.FAILED, note=lasting_words(error)))
             print(f"  warning: nobody is exported: {error}", flush=True)
             stopwatch.done("failed")
             return
         for request in requests:
-            write_request(store, _answered(store, request, exports.get(request.user_id or ""), watch))
+            change_request(store, _answered(store, request, exports.get(request.user_id or ""), watch))
         stopwatch.done(f"{counted(len(exports), 'user')} exported")
 
 

@@ -211,8 +211,8 @@ def copy_records(job: Job, _: InteractionLog, user: str) -> Records:
 
 
 def former_logs(job: Job) -> list[Path]:
-    """Folders of copies of former logs."""
-    return [path for path in sorted(job.log.parent.glob(f"{job.log.name}-before-*")) if InteractionLog.is_saved(path)]
+    """Folders of copies of former logs, whole or not."""
+    return [path for path in sorted(job.log.parent.glob(f"{job.log.name}-before-*")) if path.is_dir()]
 
 
 def produced_folders(job: Job) -> list[Path]:

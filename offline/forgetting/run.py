@@ -22,7 +22,7 @@ from offline.jobs.runs import Run
 from offline.jobs.steps import Job
 from offline.publish.connection import Store
 from offline.publish.erasure import Removed, erase_users, rewrite_files, rewrite_streams
-from offline.publish.requests import drop_ended, open_requests, remove_requests, write_request
+from offline.publish.requests import change_request, drop_ended, open_requests, remove_requests
 from offline.publish.tombstones import ForgottenUsers, synchronise, write_tombstones
 from offline.training.retraining import Retraining
 
@@ -124,7 +124,7 @@ def _carry_out(
 def _set_state(store: Store | None, requests: list[JobRequest], state: RequestState) -> None:
     if store is not None:
         for request in requests:
-            write_request(store, request.changed(state))
+            change_request(store, request.changed(state))
 
 
 def _close(store: Store, job: Job, requests: list[JobRequest], removed: Removed, notes: list[str]) -> None:
@@ -134,7 +134,7 @@ def _close(store: Store, job: Job, requests: list[JobRequest], removed: Removed,
         of_user = Removed({key: count for key, count in removed.items() if key[0] == request.user_id})
         total = Counter(request.removed) + _by_store(of_user)
         left = (*notes, _SOURCE, _BACKUPS, *models)
-        write_request(store, request.changed(RequestState.DONE, removed=dict(total), remaining=left))
+        change_request(store, request.changed(RequestState.DONE, removed=dict(total), remaining=left))
 
 
 def _by_store(removed: Removed) -> Counter[str]:

@@ -180,7 +180,7 @@ class RunLedger:
         lines = self._lines()
         cut = [line if (document := _with_words(line)) is None else _cut(document) for line in lines]
         if cut != lines:
-            write_bytes(self._path, b"".join(line + b"\n" for line in cut))
+            write_bytes(self._path, b"".join(line + b"\n" for line in cut if line))
 
     def _lines(self) -> list[bytes]:
         return self._path.read_bytes().splitlines() if self._path.is_file() else []
@@ -244,17 +244,22 @@ _ENDED_BY_ERRORS = (RunStatus.FAILED, RunStatus.INTERRUPTED, RunStatus.KILLED)
 
 
 def _with_words(line: bytes) -> dict[str, Any] | None:
-    """The document of a line of a run that ended by an error, if more than the error's kind is in it."""
-    with suppress(ValueError):  # half a line, after a power cut
+    """The document of a line of a run that ended by an error or left something out, if more than the error's kind is in
+    it; of half a line, after a power cut, the text is the reason."""
+    try:
         document = json.loads(line)
-        if isinstance(document, dict) and document.get("status") in _ENDED_BY_ERRORS:
-            reasons = document.get("reasons")
-            if isinstance(reasons, list) and any(":" in str(reason) for reason in reasons):
-                return document
+    except ValueError:
+        return {"torn": True, "reasons": [line.decode(errors="replace")]}
+    if isinstance(document, dict) and document.get("status") in (*_ENDED_BY_ERRORS, RunStatus.PARTIAL):
+        reasons = document.get("reasons")
+        if isinstance(reasons, list) and any(":" in str(reason) for reason in reasons):
+            return document
     return None
 
 
 def _cut(document: dict[str, Any]) -> bytes:
+    if "torn" in document:
+        return b""
     kinds = [str(reason).partition(":")[0] for reason in document["reasons"]]
     return json.dumps(document | {"reasons": kinds}, ensure_ascii=False).encode()
 

@@ -15,7 +15,7 @@ from offline.jobs.runs import lasting_words
 from offline.jobs.steps import Job
 from offline.knowledge.liber.partitions import close_partitions
 from offline.publish.connection import Store
-from offline.publish.requests import open_requests, publish_report, write_request
+from offline.publish.requests import change_request, open_requests, publish_report
 
 LEAST_EVENTS = 2
 """Interactions below which an open partition is left open: one says nothing that its item does not."""
@@ -27,10 +27,10 @@ def answer_requests(job: Job, store: Store) -> None:
     if not requests:
         return
     for request in requests:
-        write_request(store, request.changed(RequestState.RUNNING))
+        change_request(store, request.changed(RequestState.RUNNING))
     state, note = _dry_run(job, store, requests[0].id)
     for request in requests:
-        write_request(store, request.changed(state, note=note))
+        change_request(store, request.changed(state, note=note))
 
 
 def close_asked_partitions(

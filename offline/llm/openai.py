@@ -74,7 +74,8 @@ class OpenAIBackend:
             return _parse(response.json(), prompt.choices)
         except (ValueError, KeyError, IndexError, TypeError, OverflowError, RecursionError) as error:
             # a proxy's error page or a half-started server answers 200 with something else
-            raise TransientError(f"{self._url} answered something else: {self._excerpt(response)}") from error
+            answered = f"{self._url} answered something else"
+            raise TransientError(DataLine(f"{answered}: {self._excerpt(response)}", answered)) from error
         except _NoListError as error:
             raise UnusableBackendError(
                 f"{self._url} lists no probabilities of tokens (top_logprobs), of which numbers are made: take "

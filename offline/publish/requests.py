@@ -30,10 +30,16 @@ def open_requests(store: Store) -> list[JobRequest]:
 
 
 def write_request(store: Store, request: JobRequest) -> None:
-    """Store a request as it is now."""
+    """Store a new request."""
     document: Any = request.model_dump_json()
     store.redis.set(store.keys.request(request.id), document, exat=request.ends_at)
     store.redis.zadd(store.keys.requests, {request.id: request.asked_ms})
+
+
+def change_request(store: Store, request: JobRequest) -> None:
+    """Store a request as it is now, unless it is gone: whoever forgets its user removes it while a job is at work."""
+    document: Any = request.model_dump_json()
+    store.redis.set(store.keys.request(request.id), document, exat=request.ends_at, xx=True)
 
 
 def remove_requests(store: Store, until_ms: Mapping[str, int]) -> None:
@@ -49,7 +55,7 @@ def remove_requests(store: Store, until_ms: Mapping[str, int]) -> None:
             store.redis.zrem(store.keys.requests, request.id)
         elif request.state is RequestState.FAILED and request.changed_ms <= latest_ms and ":" in request.note:
             note = request.note.partition(":")[0]
-            write_request(store, request.model_copy(update={"note": note}))  # it ends when it would have
+            change_request(store, request.model_copy(update={"note": note}))  # it ends when it would have
     names: Any = store.redis.zrangebyscore(store.keys.reports, "-inf", latest_ms)
     for name in names:
         if name.startswith(f"{ReportKind.DRY_RUN}-".encode()):

@@ -189,12 +189,13 @@ class Erasure:
             try:
                 await self.tombstones.read()
                 current = self.tombstones.current
-                for number, (user_id, judged) in enumerate(written.items()):
+                for number, (user_id, judged) in enumerate(list(written.items())):
                     if number % USERS_AT_ONCE == 0:
                         await asyncio.sleep(0)  # others have their turn
                     tombstone = current.of(user_id)
                     if tombstone is not None and tombstone != judged.of(user_id):
                         await self.sweep(user_id, tombstone.until_ms)
+                    del written[user_id]
             except BaseException as error:
                 self._unlooked |= written
                 if not isinstance(error, (RedisUnavailable, ValueError)):
@@ -213,7 +214,8 @@ class Erasure:
         until_ms = request.asked_ms if tombstone is None else tombstone.until_ms
         # Once the jobs have removed the user, profile and knowledge are of what came later.
         returned = await self.sweep(request.user_id, until_ms, timed=request.state is RequestState.DONE)
-        return request, dict(returned)
+        others = await self.requests.remove(request.user_id, request.asked_ms)
+        return request, dict(returned + Counter(requests=others))
 
     def status(self) -> dict[str, Any]:
         """For ``/v1/status``."""

@@ -60,6 +60,12 @@ return written
 """Joins a tombstone with the one there is: no worker knows for sure what others wrote a moment ago. In place of one
 that is not understood comes one that is, of somebody who opted out unless it is said otherwise."""
 
+SALTED = f"""
+if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('HSET', KEYS[1], '{SALT}', ARGV[1]) end
+return redis.call('HGET', KEYS[1], '{SALT}')
+"""
+"""The salt, which the first tombstone brings: a second one would hide all that were written under the first."""
+
 log = logging.getLogger(__name__)
 
 
@@ -70,7 +76,7 @@ class KnownTombstones:
     def __init__(self, link: RedisPort, keys: Keys, poll_seconds: float) -> None:
         self._link, self._keys, self.poll_seconds = link, keys, poll_seconds
         self.current = Tombstones()
-        self.unreadable = ""
+        self.unreadable = "the tombstones have not been read yet"
         self._failure = ""
         self._reading = asyncio.Lock()
 
@@ -88,12 +94,9 @@ class KnownTombstones:
 
     @staticmethod
     def are_others(reply: Any, judged: Tombstones) -> bool:
-        """Whether the reply to ``look`` is of other tombstones than those that somebody ``judged`` by. Not, if Redis
-        refused it."""
-        if isinstance(reply, Exception):
-            return False
+        """Whether the reply to ``look`` may be of other tombstones than those that somebody ``judged`` by."""
         try:
-            return int(reply or 0) != judged.revision
+            return isinstance(reply, Exception) or int(reply or 0) != judged.revision
         except ValueError:
             return True  # damaged, which whoever reads the tombstones finds out
 
@@ -114,7 +117,7 @@ class KnownTombstones:
             try:
                 self.current = await self._read(former)
             except ValueError as error:
-                if not self.unreadable:
+                if self.unreadable != str(error):
                     log.error("tombstones cannot be read, and nothing of users is written: %s", error)
                 self.unreadable = str(error)
                 raise
@@ -130,16 +133,19 @@ class KnownTombstones:
         if cells is not None:
             return Tombstones.parse(_fields(cells), former, strict=False)
         (cells,) = await replies_to(self._link, [("HGETALL", key)], Deadline(READ_ALL_SECONDS))
-        return await asyncio.to_thread(Tombstones.parse, _fields(cells), strict=False)
+        tombstones = await asyncio.to_thread(Tombstones.parse, _fields(cells), strict=False)
+        if tombstones.of_digests and not (tombstones.salt and tombstones.revision):
+            raise ValueError(f"the salt or the revision of {key} is gone: put back a copy of that hash")
+        return tombstones
 
     async def write(self, user_id: str, forgotten_ms: int, opted_out: bool | None = None) -> Tombstone:
         """Write the tombstone of a user, and know it; it. A later time that is there already stays, and so does whether
         the user opted out, unless ``opted_out`` says. RedisUnavailable."""
         key = self._keys.tombstones
-        salted: list[Command] = [("HSETNX", key, SALT, new_salt()), ("HGET", key, SALT)]
-        _, salt = await replies_to(self._link, salted, Deadline(READ_SECONDS))
+        salted: Command = ("EVAL", SALTED, 1, key, new_salt())
+        (salt,) = await replies_to(self._link, [salted], Deadline(READ_SECONDS))
         try:
-            digest = user_digest(salt.decode(), user_id)
+            digest = user_digest((salt or b"gone").decode(), user_id)
         except ValueError as error:
             raise RedisUnavailable(f"the salt of {key} is damaged: put back a copy of that hash") from error
         out = {None: "", True: "true", False: "false"}[opted_out]

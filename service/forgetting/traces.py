@@ -146,7 +146,9 @@ class UserTraces:
             [("SMEMBERS", self.keys.user_spaces), ("GET", self.keys.releases), ("GET", self.keys.live)]
         )
         spaces = {space.decode() for space in members}
-        names = [*json.loads(releases or "[]"), *([] if live is None else [live.decode()])]
+        names = [] if live is None else [live.decode()]
+        with suppress(ValueError, RecursionError):  # damaged, which whoever publishes finds out
+            names += [name for name in json.loads(releases or "[]") if isinstance(name, str)]
         manifests = await self._ask([("GET", self.keys.release_manifest(name)) for name in names])
         for manifest in filter(None, manifests):
             spaces |= _user_spaces(manifest)

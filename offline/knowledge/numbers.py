@@ -65,7 +65,7 @@ class Weighed:
 
     @property
     def _scale(self) -> FloatArray:
-        return np.asarray(np.linspace(0.0, 1.0, self.probabilities.shape[-1]))
+        return np.linspace(0.0, 1.0, self.probabilities.shape[-1])
 
 
 def produce(inputs: ProducerInputs) -> Produced:

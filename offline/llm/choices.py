@@ -35,10 +35,10 @@ class ChoiceAnswer:
         What is not listed has at most the probability of the least likely token that is, and at most what all listed
         ones together lack of 1.
         """
-        by_choice = {choice: [p for token, p in listed.items() if token.strip() == choice] for choice in choices}
+        found = {choice: [p for token, p in listed.items() if token.strip() == choice] for choice in choices}
         rest = max(0.0, 1.0 - math.fsum(listed.values()))
-        unlisted = 0.0 if all(by_choice.values()) else min(rest, min(listed.values(), default=1.0))
-        return cls(tuple(math.fsum(by_choice[choice]) for choice in choices), unlisted)
+        unlisted = 0.0 if all(found.values()) else min(rest, min(listed.values(), default=1.0))
+        return cls(tuple(math.fsum(found[choice]) for choice in choices), unlisted)
 
     def text(self, choices: Sequence[str]) -> str:
         """The answer's text, as the cache keeps it: JSON with the probability of each choice."""

@@ -31,9 +31,6 @@ MAGIC, VERSION = b"LI", 1
 FEATURE_COLUMNS = ("index", "categorical", "numeric", "vectors", "expires_at")
 """Columns of an item table that its items' records fill."""
 
-MEAN_NUMBER = 1
-"""Place of an item's mean value among its statistics."""
-
 _PRIOR_WEIGHT = 10.0
 _TREND_WEIGHT = 3.0
 """Interactions that an item lately had as expected, beside those that it had."""

@@ -22,7 +22,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.contract.items import MEAN_NUMBER
 from models.contract.schema import FeatureSchema
 from models.ctr.features import FieldEmbedding
 
@@ -43,12 +42,9 @@ class RatingProcess(nn.Module):
 
     def __init__(self, schema: FeatureSchema, item_rows: int, dim: int) -> None:
         super().__init__()
-        self.factors = _ItemFunction(schema, item_rows, dim, 0.1)  # a product of factors that are nothing stays so
+        self.factors = _ItemFunction(schema, item_rows, dim, 0.1)
         self.prior = _ItemFunction(schema, item_rows, 1, 0.0)
         self.statistics = nn.Linear(schema.item_numbers, 1)
-        nn.init.zeros_(self.statistics.bias)
-        with torch.no_grad():  # what is expected of an item is its mean, until training says otherwise
-            self.statistics.weight.copy_((torch.arange(schema.item_numbers) == MEAN_NUMBER).float())
         self.profile = FieldEmbedding(schema.user_fields, 1 + dim) if schema.user_fields else None
         self.user = UserProcess(schema.history_length)
         nn.init.normal_(self.factors.ids.weight, std=0.05)
@@ -93,7 +89,7 @@ class RatingProcess(nn.Module):
 
 
 class _ItemFunction(nn.Module):
-    """Items [..] -> [.., dim], from id, fields and knowledge. Ids and knowledge start from nothing."""
+    """Items [..] -> [.., dim], from id, fields and knowledge."""
 
     def __init__(self, schema: FeatureSchema, item_rows: int, dim: int, spread: float) -> None:
         super().__init__()
@@ -104,7 +100,7 @@ class _ItemFunction(nn.Module):
             nn.init.normal_(table, std=spread)
         self.knowledge = nn.Linear(schema.item_width, dim, bias=False) if schema.item_width else None
         if self.knowledge is not None:
-            nn.init.zeros_(self.knowledge.weight)
+            nn.init.normal_(self.knowledge.weight, std=0.02 * spread)
 
     def forward(self, tensors: dict[str, Tensor], side: str) -> Tensor:
         value: Tensor = self.ids(tensors[f"{side}_index"])

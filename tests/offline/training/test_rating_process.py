@@ -57,7 +57,7 @@ def misfit(process: RatingProcess, encoder: SampleEncoder, rows: np.ndarray) -> 
 def test_what_it_learns_holds_for_later_values(encoder: SampleEncoder, splits: SplitRows) -> None:
     train, validation = splits.rows["train"], splits.rows["validation"]
     untrained, process = fitted(encoder, train[:1], process_epochs=1), fitted(encoder, train, process_epochs=4)
-    assert misfit(process, encoder, validation) < misfit(untrained, encoder, validation) - 0.05
+    assert misfit(process, encoder, validation) < misfit(untrained, encoder, validation) - 0.1
     mean = beliefs(process, SequenceEncoder(encoder), validation)[validation, 0]
     assert np.corrcoef(mean, encoder.log.value[validation])[0, 1] > 0.4
     assert not process.training
@@ -144,16 +144,3 @@ def test_a_step_forgets_the_last_gradient_and_cuts_a_huge_one() -> None:
 def test_a_single_sample_is_enough(encoder: SampleEncoder, splits: SplitRows) -> None:
     process = fitted(encoder, splits.rows["train"][:1])
     assert all(torch.isfinite(tensor).all() for tensor in process.state_dict().values())
-
-
-def test_of_an_item_that_nobody_knows_its_mean_is_expected_whatever_the_seed(encoder: SampleEncoder) -> None:
-    torch.manual_seed(8)
-    first, second = (RatingProcess(LONG, int(encoder.table.index.max()) + 1, 4) for _ in range(2))
-    (batch,) = SequenceEncoder(encoder).once(np.array([encoder.index.rows[0]]), 10**6)  # a user's first event
-    tensors = as_torch(batch.tensors) | {"item_index": torch.zeros(1, 1, dtype=torch.int64)}
-    numbers = tensors["item_numeric"]
-    for mean in (-0.4, 0.3):
-        numbers[..., 1] = mean
-        with torch.inference_mode():
-            expected = [process.sequence(tensors)[0].item() for process in (first, second)]
-        assert expected == pytest.approx([mean, mean])

@@ -131,4 +131,5 @@ async def test_an_event_is_in_the_stream_before_it_is_in_a_history() -> None:
     port.reply = RuntimeError("no")
     with pytest.raises(Unavailable):
         await feedback(port, 0).accept(events(2), ["rating"], Deadline(10))
-    assert len(port.sent) == 6
+    assert port.sent[4:6] == [["XADD", "XADD"], ["HGET"]]
+    assert ["EVALSHA", "EVALSHA"] not in port.sent[4:]

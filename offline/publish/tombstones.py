@@ -231,6 +231,8 @@ def synchronise(store: Store | None, workdir: Path, user_ids: Collection[str] = 
         if not current.salt and forgotten:
             store.redis.hsetnx(store.keys.tombstones, SALT, forgotten.salts[0].salt)
             current = stored_tombstones(store)
+        if current.of_digests and not current.salt:  # nobody could be found among them
+            raise StoreError(f"the salt of {store.keys.tombstones} is gone: put back a copy of that hash")
         forgotten = forgotten.united(current)
         if forgotten:
             newest, *others = forgotten.salts

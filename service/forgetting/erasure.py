@@ -197,7 +197,8 @@ class Erasure:
                         await self.sweep(user_id, tombstone.until_ms)
                     del written[user_id]
             except BaseException as error:
-                self._unlooked |= written
+                waiting = list(written.items())
+                self._unlooked |= dict(waiting[1:] + waiting[:1])  # who fails again must not keep others waiting
                 if not isinstance(error, (RedisUnavailable, ValueError)):
                     raise
                 if not self.tombstones.error:  # which would be said each time

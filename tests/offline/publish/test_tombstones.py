@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from models.contract.forgetting import CHANGES, READ_CHANGES, REVISION, Tombstone, Tombstones
+import pytest
+
+from models.contract.forgetting import CHANGES, READ_CHANGES, REVISION, SALT, Tombstone, Tombstones
 from models.redis_address import RedisAddress
-from offline.publish.connection import Store
+from offline.publish.connection import Store, StoreError
 from offline.publish.tombstones import (
     TOMBSTONES_FILE,
     TombstoneWatch,
@@ -45,6 +47,13 @@ def test_a_later_tombstone_that_a_service_wrote_meanwhile_stays(store: Store) ->
     assert stored_tombstones(store) == before
     forget(store, WHO, OTHER, at=8)
     assert stored_tombstones(store).among([WHO, OTHER]) == dict.fromkeys([WHO, OTHER], Tombstone(forgotten_ms=8))
+
+
+def test_tombstones_without_a_salt_are_not_taken_for_those_of_nobody(store: Store, tmp_path: Path) -> None:
+    forget(store, WHO)
+    store.redis.hset(store.keys.tombstones, SALT, "")
+    with pytest.raises(StoreError, match="put back a copy"):
+        synchronise(store, tmp_path)
 
 
 def test_a_redis_that_lost_them_all_gets_them_back(store: Store, tmp_path: Path) -> None:

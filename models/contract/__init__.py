@@ -20,6 +20,7 @@ exposures     what was shown to whom, as the service logs it
 experiments   the experiments file: layers, experiments and arms
 forgetting    tombstones: who was forgotten, and who is not to be remembered
 requests      requests to the next job, receipts among them; reports, texts and exports that jobs publish
+request_places  where requests lie in Redis, and the scripts that write them
 traces        what Redis stores of a user, readable
 unknown_keys  what is wrong with a configuration file, and which key was meant in place of an unknown one
 profile       raw features of a user

@@ -1,7 +1,8 @@
 """Every Redis key of the project. No other module spells one.
 
 All keys of one user share the hash tag ``{u:ID}`` and all keys of one item share ``{i:ID}``: on a Redis Cluster
-a user's keys lie in one slot (one round trip, atomic scripts), and deleting a user needs no SCAN.
+a user's keys lie in one slot (one round trip, atomic scripts), and deleting a user needs no SCAN. Keys of requests
+share ``{requests}``.
 """
 
 from __future__ import annotations
@@ -190,16 +191,22 @@ class Keys:
 
     def request(self, request_id: str) -> str:
         """JSON of a request to the jobs, see ``requests``."""
-        return f"{self.prefix}:request:{request_id}"
+        return f"{self.prefix}:{{requests}}:request:{request_id}"
 
     @property
-    def requests(self) -> str:
-        """Sorted set of the ids of requests, by the time (unix ms) at which they were asked for."""
-        return f"{self.prefix}:requests"
+    def open_requests(self) -> str:
+        """Sorted set of the ids of requests that wait or were begun, by the time (unix ms) they were asked for."""
+        return f"{self.prefix}:{{requests}}:open:requests"
 
-    def open_requests(self, kind: str) -> str:
-        """Sorted set, likewise, of the requests of a kind that may still be open."""
-        return f"{self.prefix}:{kind}:requests"
+    @property
+    def done_requests(self) -> str:
+        """Sorted set, likewise, of the requests that are done or failed."""
+        return f"{self.prefix}:{{requests}}:done:requests"
+
+    @property
+    def request_places(self) -> str:
+        """Hash of what is asked for once at a time, see ``request_places``."""
+        return f"{self.prefix}:{{requests}}:places:requests"
 
     def report(self, name: str) -> str:
         """JSON of a report, see ``requests``."""

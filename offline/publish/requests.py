@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
 
+from models.contract.request_places import RedisScript, is_about, removing, writing
 from models.contract.requests import (
     EXPORT_SECONDS,
     MOST_REPORTS,
+    MOST_REQUESTS,
     REPORT_SECONDS,
     JobRequest,
     Report,
@@ -26,34 +29,29 @@ from offline.publish.records import chunks
 
 def open_requests(store: Store) -> list[JobRequest]:
     """Requests that wait or were begun, oldest first. What is damaged or of another version is left alone."""
-    return [request for request in _requests(store) if request.is_open]
+    return [request for _, request in _understood(store, store.keys.open_requests) if request.is_open]
 
 
 def write_request(store: Store, request: JobRequest) -> None:
     """Store a new request."""
-    document: Any = request.model_dump_json()
-    store.redis.set(store.keys.request(request.id), document, exat=request.ends_at)
-    store.redis.zadd(store.keys.requests, {request.id: request.asked_ms})
+    _run(store, writing(store.keys, request))
 
 
 def change_request(store: Store, request: JobRequest) -> None:
     """Store a request as it is now, unless it is gone: whoever forgets its user removes it while a job is at work."""
-    document: Any = request.model_dump_json()
-    store.redis.set(store.keys.request(request.id), document, exat=request.ends_at, xx=True)
+    _run(store, writing(store.keys, request, only_if_there=True))
 
 
 def remove_requests(store: Store, until_ms: Mapping[str, int]) -> None:
-    """Remove the requests about users that were asked for until their times (unix ms), but for receipts. Reports of dry
-    runs until then go, and of the notes of what failed the kinds of the errors stay alone: an earlier version quoted
-    data in both."""
+    """Remove the requests about users that were asked for until their times (unix ms), of whatever version, but for
+    receipts. Reports of dry runs until then go, and of the notes of what failed the kinds of the errors stay alone: an
+    earlier version quoted data in both."""
     latest_ms = max(until_ms.values(), default=-1)
-    for request in list(_requests(store)):
-        if request.kind is RequestKind.FORGET:
-            continue
-        if request.asked_ms <= until_ms.get(request.user_id or "", -1):
-            store.redis.delete(store.keys.request(request.id))
-            store.redis.zrem(store.keys.requests, request.id)
-        elif request.state is RequestState.FAILED and request.changed_ms <= latest_ms and ":" in request.note:
+    for index in _lists(store):
+        about = [name for name, document in _stored(store, index) if document and is_about(document, until_ms)]
+        _remove(store, about)
+    for _, request in list(_understood(store, store.keys.done_requests)):
+        if request.state is RequestState.FAILED and request.changed_ms <= latest_ms and ":" in request.note:
             note = request.note.partition(":")[0]
             change_request(store, request.model_copy(update={"note": note}))  # it ends when it would have
     names: Any = store.redis.zrangebyscore(store.keys.reports, "-inf", latest_ms)
@@ -63,13 +61,21 @@ def remove_requests(store: Store, until_ms: Mapping[str, int]) -> None:
 
 
 def drop_ended(store: Store) -> None:
-    """Take requests off the list that have ended."""
-    names: Any = store.redis.zrange(store.keys.requests, 0, -1)
-    with Bulk(store.redis) as bulk:
-        for chunk in chunks(names):
-            stored = bulk.lengths([store.keys.request(name.decode()) for name in chunk])
-            if ended := [name for name, length in zip(chunk, stored, strict=True) if not length]:
-                store.redis.zrem(store.keys.requests, *ended)
+    """Take requests off their lists that have ended, and the oldest that are done of too many, of which nothing stays
+    but receipts."""
+    for index in _lists(store):
+        names: Any = store.redis.zrange(index, 0, -1)
+        with Bulk(store.redis) as bulk:
+            for chunk in chunks([name.decode() for name in names]):
+                lengths = bulk.lengths([store.keys.request(name) for name in chunk])
+                _remove(store, [name for name, length in zip(chunk, lengths, strict=True) if not length])
+    done = store.keys.done_requests
+    if (surplus := int(store.redis.zcard(done)) - MOST_REQUESTS) > 0:
+        for name, request in list(_understood(store, done, surplus)):
+            if request.kind is RequestKind.FORGET:
+                store.redis.zrem(done, name)
+            else:
+                _remove(store, [name])
 
 
 def publish_export(store: Store, export: UserExport) -> None:
@@ -97,13 +103,32 @@ def _remove_report(store: Store, name: bytes) -> None:
     store.redis.zrem(store.keys.reports, name)
 
 
-def _requests(store: Store) -> Iterator[JobRequest]:
-    names: Any = store.redis.zrange(store.keys.requests, 0, -1)
+def _lists(store: Store) -> tuple[str, str]:
+    """Both lists of requests; those that a job or service moves meanwhile are seen on the second."""
+    return store.keys.open_requests, store.keys.done_requests
+
+
+def _run(store: Store, script: RedisScript) -> None:
+    _, text, count, *rest = script
+    redis: Any = store.redis
+    redis.eval(text, count, *rest)
+
+
+def _remove(store: Store, names: Sequence[str]) -> None:
     with Bulk(store.redis) as bulk:
-        for chunk in chunks(names):
-            for document in bulk.get([store.keys.request(name.decode()) for name in chunk]):
-                try:
-                    if document is not None:
-                        yield JobRequest.model_validate_json(document)
-                except ValidationError:
-                    continue
+        bulk.ask([removing(store.keys, name) for name in names])
+
+
+def _stored(store: Store, index: str, most: int = 0) -> Iterator[tuple[str, bytes | None]]:
+    """(id, document) of the requests on a list, oldest first, ``most`` or all; None of one that has ended."""
+    names: Any = store.redis.zrange(index, 0, most - 1)
+    with Bulk(store.redis) as bulk:
+        for chunk in chunks([name.decode() for name in names]):
+            yield from zip(chunk, bulk.get([store.keys.request(name) for name in chunk]), strict=True)
+
+
+def _understood(store: Store, index: str, most: int = 0) -> Iterator[tuple[str, JobRequest]]:
+    for name, document in _stored(store, index, most):
+        with suppress(ValidationError):
+            if document is not None:
+                yield name, JobRequest.model_validate_json(document)

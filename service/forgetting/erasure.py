@@ -12,6 +12,7 @@ from typing import Any
 
 from models.contract.forgetting import EVERYTHING_MS, Tombstones
 from models.contract.items import ItemTable
+from models.contract.request_places import writing
 from models.contract.requests import JobRequest, RequestKind, RequestState
 from models.contract.traces import export_document
 from service.errors import RedisUnavailable, Unavailable
@@ -126,10 +127,10 @@ class Erasure:
         """Wait until the deletion is on as many disks as accepted feedback is. Unavailable if it is not."""
         if not self.fsyncs or not self.traces.link.in_order:
             return
-        listed = ("ZADD", self.traces.keys.requests, receipt.asked_ms, receipt.id)
+        written = writing(self.traces.keys, receipt, only_if_there=True)
         # What came before on any connection is before it in the append-only file.
         wait = ("WAITAOF", 1, self.fsyncs - 1, DISK_MS)
-        _, disks = await replies_to(self.traces.link, [listed, wait], Deadline(2 * DISK_MS / 1000))
+        _, disks = await replies_to(self.traces.link, [written, wait], Deadline(2 * DISK_MS / 1000))
         if disks[0] < 1 or disks[1] < self.fsyncs - 1:
             raise Unavailable("the user is deleted, but not on as many disks as must be: ask again")
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from models.contract.keys import Keys
+from models.contract.request_places import ALL_REFUSED, OF_ASKER_REFUSED, asking, is_about, removing, writing
 from models.contract.requests import MOST_REQUESTS, JobRequest, Report, RequestKind
 from service.errors import NotFound, Unavailable
 from service.ranking.deadline import Deadline
@@ -32,6 +33,9 @@ SINGLE = (RequestKind.DRY_RUN, RequestKind.CLOSE_PARTITION)
 CLOSE_AT_MOST = 100
 """Open requests of an API key to close partitions."""
 
+_PLACES_TAKEN = 5
+"""How often at most a place is asked for again that a request had which is open no more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Requests:
@@ -43,44 +47,44 @@ class Requests:
     async def ask(self, request: JobRequest) -> JobRequest:
         """Leave a request for the next job; it, or the open one that asks for the same. Unavailable if too many are
         open, of all or of who asks; one to forget a user is always taken."""
-        if request.kind in SINGLE:
-            others = await self._open(request.kind)
-            for other in others:
-                if other.user_id == request.user_id:
+        of_asker = CLOSE_AT_MOST if request.kind in SINGLE else None
+        most = None if request.kind is RequestKind.FORGET else MOST_REQUESTS
+        refusals = {
+            OF_ASKER_REFUSED: f"{CLOSE_AT_MOST} requests of this kind wait for a job, and no more are taken of one API "
+            "key: run a job",
+            ALL_REFUSED: f"{MOST_REQUESTS:,} requests wait for a job: run one",
+        }
+        for _ in range(_PLACES_TAKEN):
+            (reply,) = await self._replies([asking(self.keys, request, of_asker, most)])
+            if reply in refusals:
+                raise Unavailable(refusals[reply], retry_after_ms=60_000)
+            if (name := reply.decode()) == request.id:
+                return request
+            (document,) = await self._replies([("GET", self.keys.request(name))])
+            if document is not None:
+                for other in _understood(JobRequest, [document]):
                     return other
-            if sum(other.asked_by == request.asked_by for other in others) >= CLOSE_AT_MOST:
-                raise Unavailable(
-                    f"{CLOSE_AT_MOST} requests of this kind wait for a job, and no more are taken of one API key: run "
-                    "a job",
-                    retry_after_ms=60_000,
-                )
-        if not await self._has_room() and request.kind is not RequestKind.FORGET:
-            raise Unavailable(f"{MOST_REQUESTS:,} requests wait for a job: run one", retry_after_ms=60_000)
-        await self.write(request)
-        if request.kind in SINGLE:
-            await self._replies([("ZADD", self.keys.open_requests(request.kind), request.asked_ms, request.id)])
-        return request
+                break
+            await self._replies([removing(self.keys, name)])  # it is gone without its place
+        raise Unavailable(
+            "the same was asked for already, by a service of a later version, or the request is damaged: run a job",
+            retry_after_ms=60_000,
+        )
 
     async def write(self, request: JobRequest) -> None:
         """Store a request as it is now."""
-        document, key = request.model_dump_json(), self.keys.request(request.id)
-        await self._replies([("SET", key, document, "EXAT", request.ends_at)])
-        await self._replies([("ZADD", self.keys.requests, request.asked_ms, request.id)])
+        await self._replies([writing(self.keys, request)])
 
     async def remove(self, user_id: str, until_ms: int) -> int:
-        """Remove the requests about a user that were asked for until a time (unix ms), but for receipts; their
-        number."""
-        names = [
-            name
-            async for name, request in self._listed()
-            if request is not None
-            and request.user_id == user_id
-            and request.kind is not RequestKind.FORGET
-            and request.asked_ms <= until_ms
-        ]
-        await self._replies([("DEL", self.keys.request(name)) for name in names])
-        await self._replies([("ZREM", self.keys.requests, *names)] if names else [])
-        return len(names)
+        """Remove the requests about a user that were asked for until a time (unix ms), of whatever version, but for
+        receipts; their number."""
+        count = 0
+        async for page in self._pages():
+            about = [name for name, document in page if document is not None and is_about(document, {user_id: until_ms})]
+            ended = [name for name, document in page if document is None]
+            await self._replies([removing(self.keys, name) for name in (*about, *ended)])
+            count += len(about)
+        return count
 
     async def read(self, request_id: str) -> JobRequest:
         """NotFound for a request that never was, or has ended."""
@@ -91,8 +95,11 @@ class Requests:
 
     async def all(self) -> list[JobRequest]:
         """The newest requests, newest first."""
-        documents = await self._named(self.keys.requests, self.keys.request)
-        return _understood(JobRequest, documents)
+        newest = await self._newest(self.keys.open_requests, self.keys.done_requests)
+        documents = await self._replies([("GET", self.keys.request(name)) for name in newest])
+        ended = [name for name, document in zip(newest, documents, strict=True) if document is None]
+        await self._replies([removing(self.keys, name) for name in ended])
+        return _understood(JobRequest, [document for document in documents if document is not None])
 
     async def report(self, name: str) -> Report:
         """NotFound for a report that never was, or has ended."""
@@ -103,60 +110,33 @@ class Requests:
 
     async def reports(self) -> list[Report]:
         """The newest reports, newest first."""
-        documents = await self._named(self.keys.reports, self.keys.report)
-        return _understood(Report, documents)
+        newest = await self._newest(self.keys.reports)
+        documents = await self._replies([("GET", self.keys.report(name)) for name in newest])
+        ended = [name for name, document in zip(newest, documents, strict=True) if document is None]
+        await self._replies([("ZREM", self.keys.reports, *ended)] if ended else [])
+        return _understood(Report, [document for document in documents if document is not None])
 
-    async def _has_room(self) -> bool:
-        """Whether another request may be listed. If as many are as may be, those that ended leave the list, the oldest
-        first, and of those that are done nothing stays but receipts."""
-        (count,) = await self._replies([("ZCARD", self.keys.requests)])
-        if count < MOST_REQUESTS:
-            return True
-        former: list[str] = []
-        done: list[str] = []
-        async for name, request in self._listed():
-            if request is None or not request.is_open:
-                former.append(name)
-                if request is not None and request.kind is not RequestKind.FORGET:
-                    done.append(name)
-            if len(former) >= max(READ_AT_ONCE, count - MOST_REQUESTS + 1):
-                break
-        await self._replies([("DEL", self.keys.request(name)) for name in done])
-        await self._replies([("ZREM", self.keys.requests, *former)] if former else [])
-        return bool(count - len(former) < MOST_REQUESTS)
+    async def _newest(self, *indexes: str) -> list[str]:
+        """The last names of sorted sets by time, newest first."""
+        rows = ("+inf", "-inf", "BYSCORE", "REV", "LIMIT", 0, LISTED, "WITHSCORES")
+        replies = await self._replies([("ZRANGE", index, *rows) for index in indexes])
+        times = {name: float(time) for cells in replies for name, time in zip(cells[::2], cells[1::2], strict=True)}
+        newest = sorted(times, key=lambda name: (times[name], name), reverse=True)
+        return [name.decode() for name in newest[:LISTED]]
 
-    async def _open(self, kind: RequestKind) -> list[JobRequest]:
-        """The open requests of a kind, oldest first."""
-        index = self.keys.open_requests(kind)
-        (names,) = await self._replies([("ZRANGE", index, 0, -1)])
-        documents = await self._replies([("GET", self.keys.request(name.decode())) for name in names])
-        requests = {name: _understood(JobRequest, [document]) for name, document in zip(names, documents, strict=True)
-                    if document is not None}  # fmt: skip
-        ended = [name for name in names if not any(each.is_open for each in requests.get(name, []))]
-        await self._replies([("ZREM", index, *ended)] if ended else [])
-        return [each for name, of_name in requests.items() if name not in ended for each in of_name]
-
-    async def _listed(self) -> AsyncIterator[tuple[str, JobRequest | None]]:
-        """(id, request) of all that are listed when it begins, oldest first; None of one that has ended. One that is
-        damaged, or of another version, is left out. Others have their turn between two pages."""
-        (names,) = await self._replies([("ZRANGE", self.keys.requests, 0, -1)])
+    async def _pages(self) -> AsyncIterator[list[tuple[str, bytes | None]]]:
+        """(id, document) of all requests there are when it begins; None of one that has ended. Others have their turn
+        between two pages."""
+        # In this order: a job moves them from the first list to the second.
+        lists = await self._replies(
+            [("ZRANGE", index, 0, -1) for index in (self.keys.open_requests, self.keys.done_requests)]
+        )
+        names = [name.decode() for name in dict.fromkeys(name for names in lists for name in names)]
         for at in range(0, len(names), READ_AT_ONCE):
-            page = [name.decode() for name in names[at : at + READ_AT_ONCE]]
+            page = names[at : at + READ_AT_ONCE]
             documents = await self._replies([("GET", self.keys.request(name)) for name in page])
-            for name, document in zip(page, documents, strict=True):
-                if document is None:
-                    yield name, None
-                for request in _understood(JobRequest, [] if document is None else [document]):
-                    yield name, request
+            yield list(zip(page, documents, strict=True))
             await asyncio.sleep(0)
-
-    async def _named(self, index: str, key: Any) -> list[bytes]:
-        (names,) = await self._replies([("ZRANGE", index, "+inf", "-inf", "BYSCORE", "REV", "LIMIT", 0, LISTED)])
-        replies = await self._replies([("GET", key(name.decode())) for name in names])
-        ended = [name for name, reply in zip(names, replies, strict=True) if reply is None]
-        if ended:
-            await self._replies([("ZREM", index, *ended)])
-        return [reply for reply in replies if reply is not None]
 
     async def _replies(self, commands: Sequence[Command]) -> list[Any]:
         return await replies_to(self.link, commands, Deadline(TRIP_SECONDS)) if commands else []

@@ -1,10 +1,12 @@
-"""A worker's copy of the tombstones is what Redis holds, whoever wrote it, and costs no more than what changed."""
+"""Tombstones as a service knows them: a worker's copy is what Redis holds, whoever wrote it, and costs no more than what
+changed; who has a tombstone is not remembered, also where it is damaged."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -27,6 +29,10 @@ from service.errors import RedisUnavailable
 from service.forgetting.tombstones import KnownTombstones
 from service.ranking.deadline import Deadline
 from service.redis import RedisLink
+from service.settings import Settings
+from tests.service.conftest import Running, erasure_of, eventually, running
+from tests.service.forgetting.traces import behave, texts_in
+from tests.service.tiny import Publisher
 
 WHO, OTHER, THIRD = "frida-kahlo", "diego-rivera", "tina-modotti"
 
@@ -293,3 +299,152 @@ def test_a_later_table_shares_what_did_not_change_and_changes_nothing() -> None:
     assert digests[8] in later
     assert "f" * 32 not in later
     assert list(later) == list(former)
+
+
+async def test_who_opted_out_is_ranked_as_somebody_unknown_and_not_remembered(
+    service: Running, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    unknown = (await service.rank("nobody-knows-me"))["items"]
+    await behave(service, publisher, store, keys, WHO)
+    assert (await service.rank(WHO))["items"] != unknown
+    assert (await service.http.put(f"/v1/users/{WHO}/opt-out")).status_code == 202
+    publisher.user_knowledge(WHO, [[0.5, 0.5]])  # as a job would that does not know yet
+    assert (await service.rank(WHO))["items"] == unknown
+    answer = (await service.http.post("/v1/feedback", json={"user_id": WHO, "item_id": "a", "value": 5.0})).json()
+    assert (answer["accepted"], answer["ignored"][0]["reason"]) == (0, "forgotten")
+    await service.rank(OTHER)
+    await eventually(lambda: any(OTHER.encode() in text for text in texts_in(store, keys.exposures)))
+    assert not any(f'"{WHO}"'.encode() in text for text in texts_in(store, keys.exposures))
+    assert (await service.http.get(f"/v1/users/{WHO}/export")).json()["tombstone"]["opted_out"] is True
+
+    # DELETE is no way to be remembered again; opting in is.
+    await service.http.delete(f"/v1/users/{WHO}")
+    assert (await service.http.post("/v1/feedback", json={"user_id": WHO, "item_id": "a", "value": 5.0})).json()[
+        "accepted"
+    ] == 0
+    assert (await service.http.put(f"/v1/users/{WHO}/opt-in")).json() == {"user_id": WHO, "opted_out": False}
+    await asyncio.sleep(0.01)
+    assert (await service.http.post("/v1/feedback", json={"user_id": WHO, "item_id": "a", "value": 5.0})).json()[
+        "accepted"
+    ] == 1
+
+
+@pytest.mark.parametrize("document", ["damaged", '{"v":2,"forgotten_until":7}'])
+async def test_a_worker_that_starts_beside_a_damaged_tombstone_remembers_nobody_who_opted_out(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys, link: RedisLink, document: str
+) -> None:
+    publisher.publish()
+    earlier = erasure_of(link, keys).tombstones
+    for user in (WHO, OTHER):
+        await earlier.write(user, 1, opted_out=True)
+    store.hset(keys.tombstones, user_digest(earlier.current.salt, WHO), document)
+    async with running(settings) as service:
+        for user in (WHO, OTHER, "new"):
+            event = {"user_id": user, "item_id": "a", "value": 4.0}
+            accepted = (await service.http.post("/v1/feedback", json=event)).json()["accepted"]
+            assert accepted == (user == "new"), user
+            await service.rank(user)
+        await eventually(lambda: any(b'"new"' in text for text in texts_in(store, keys.exposures)))
+        for user in (WHO, OTHER):
+            assert not any(f'"{user}"'.encode() in text for text in texts_in(store, keys.exposures))
+            assert not store.exists(keys.user_history(user))
+        forgetting = service.app.state.service.status()["forgetting"]
+        assert (forgetting["tombstones"], forgetting["opted_out"], forgetting["not_understood"]) == (2, 2, 1)
+        assert forgetting["error"].startswith("1 not understood")
+        assert (await service.http.delete(f"/v1/users/{WHO}")).status_code == 202
+        assert (await service.http.put(f"/v1/users/{WHO}/opt-in")).status_code == 200
+        assert service.app.state.service.status()["forgetting"]["error"] is None
+
+
+async def test_without_a_salt_that_is_whole_nothing_is_stored_of_anybody(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+) -> None:
+    publisher.publish()
+    store.hset(keys.tombstones, mapping={SALT: "damaged", REVISION: 7})
+    async with running(settings) as service:
+        refused = await service.http.post("/v1/feedback", json={"user_id": WHO, "item_id": "a", "value": 4.0})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "redis_unavailable")
+        await service.rank(WHO)
+        status = service.app.state.service.status
+        await eventually(lambda: status()["stages"]["exposures"]["state"] == "degraded")
+        assert "nobody can tell" in status()["stages"]["exposures"]["reason"]
+        assert "damaged" in status()["forgetting"]["error"]
+        assert (await service.http.delete(f"/v1/users/{WHO}")).status_code == 503
+        assert not store.exists(keys.user_history(WHO), keys.interactions, keys.exposures)
+        store.delete(keys.tombstones)
+
+
+def test_tombstones_tell_digests_and_times_alone(store: redis.Redis) -> None:
+    digest = user_digest("00" * 16, WHO)
+    tombstone = Tombstone(forgotten_ms=5)
+    fields = {SALT.encode(): b"00" * 16, REVISION.encode(): b"3", digest.encode(): tombstone.model_dump_json().encode()}
+    tombstones = Tombstones.parse(fields.items())
+    assert tombstones.revision == 3
+    assert tombstones.forbids(WHO, 5)
+    assert not tombstones.forbids(WHO, 6)
+    assert not tombstones.forbids(OTHER, 5)
+    assert tombstones.among([WHO, OTHER]) == {WHO: tombstone}
+    assert user_digest("01" * 16, WHO) != digest
+    with pytest.raises(ValueError, match="not understood"):
+        Tombstones.parse({b"x": b"{}"}.items())
+
+
+async def test_the_status_counts_tombstones(service: Running, store: redis.Redis, keys: Keys) -> None:
+    await service.http.delete(f"/v1/users/{WHO}")
+    await service.http.put(f"/v1/users/{OTHER}/opt-out")
+    assert (await service.status())["forgetting"] == {
+        "tombstones": 2, "opted_out": 1, "not_understood": 0, "unlooked": 0, "error": None,
+    }  # fmt: skip
+    store.hset(keys.tombstones, "f" * 32, "{}")
+    store.hincrby(keys.tombstones, REVISION, 1)
+    await eventually(lambda: service.app.state.service.status()["forgetting"]["error"])
+
+
+async def test_an_opt_out_survives_a_worker_that_does_not_know_of_it(
+    link: RedisLink, store: redis.Redis, keys: Keys
+) -> None:
+    knowing, other = erasure_of(link, keys), erasure_of(link, keys)
+    late = int(time.time() * 1000) + 60_000  # of a machine whose clock runs ahead
+    await knowing.tombstones.write(WHO, late, opted_out=True)
+    await other.forget(WHO, "")
+    assert other.tombstones.current.of(WHO) == Tombstone(forgotten_ms=late, opted_out=True)
+    third = erasure_of(link, keys)
+    await third.opt_in(WHO)
+    assert third.tombstones.current.of(WHO) == Tombstone(forgotten_ms=late + 1)  # later, so that jobs believe it
+
+
+async def test_opting_in_needs_redis(settings: Settings, publisher: Publisher) -> None:
+    """Otherwise it would be answered without an effect."""
+    publisher.publish()
+    async with running(settings) as service:
+        await service.app.state.service.erasure.traces.link.close()
+        assert (await service.http.put(f"/v1/users/{WHO}/opt-in")).status_code == 503
+
+
+@pytest.mark.parametrize("damage", ["no revision", "no salt", "an empty salt", "another type"])
+async def test_tombstones_that_cannot_be_told_are_not_taken_for_none(
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys, damage: str
+) -> None:
+    """Nobody is remembered by a service that has just started, and by one that knew them."""
+    publisher.publish()
+    feedback = {"user_id": WHO, "item_id": "a", "value": 4.0}
+    async with running(settings) as service:
+        assert (await service.http.put(f"/v1/users/{WHO}/opt-out")).status_code == 202
+        match damage:
+            case "no revision":
+                store.hdel(keys.tombstones, REVISION)
+            case "no salt":
+                store.hdel(keys.tombstones, SALT, REVISION)
+            case "an empty salt":
+                store.hset(keys.tombstones, mapping={SALT: "", REVISION: 5})
+            case "another type":
+                store.delete(keys.tombstones)
+                store.set(keys.tombstones, "x")
+        async with running(settings) as other:
+            assert (await other.http.post("/v1/feedback", json=feedback)).status_code == 503
+            assert (await other.status())["forgetting"]["error"]
+        await service.http.post("/v1/feedback", json=feedback)
+        # A deletion brings a new revision, and no new salt, which would hide whoever was forgotten under the old one.
+        assert (await service.http.delete("/v1/users/x")).status_code == (202 if damage == "no revision" else 503)
+    assert not store.exists(keys.user_history(WHO))
+    assert not store.exists(keys.interactions) or not store.xlen(keys.interactions)

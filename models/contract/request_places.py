@@ -1,0 +1,136 @@
+"""Where requests to the jobs lie in Redis, and the scripts by which service and jobs write them.
+
+A request is a document, which ends, on one of two lists: of those that are open, or of those that were carried out. One
+of a kind that may be open once at a time has a place besides, and counts for who asked. Each script leaves all of that
+as it was, or changes all of it, so that no request is on no list, and none of two that ask at once is forgotten. All
+keys share a hash tag, as scripts need it on a cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic_core import from_json, to_json
+
+from models.contract.events import names_in
+from models.contract.keys import Keys
+from models.contract.requests import OPEN_SECONDS, JobRequest, RequestKind
+
+RedisScript = tuple[str | bytes | int, ...]
+"""An EVAL with its keys and arguments. It may be repeated."""
+
+_FREE = """
+local document, open, places, done, id = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1]
+local function free(id)
+  redis.call('ZREM', open, id)
+  local of_id = redis.call('HGET', places, id)
+  if not of_id then return end
+  local place, asker = unpack(cjson.decode(of_id))
+  redis.call('HDEL', places, id)
+  if redis.call('HGET', places, place) == id then redis.call('HDEL', places, place) end
+  if redis.call('HINCRBY', places, asker, -1) <= 0 then redis.call('HDEL', places, asker) end
+end
+"""
+"""Lua: lets a request be open no more. In ``places`` a place has its id, an id its place and who asked, and who asked
+their number."""
+
+_ASK = (
+    _FREE
+    + """
+local first_ms, place, asker, of_asker, most = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
+if redis.call('EXISTS', document) == 1 then return id end
+for _, ended in ipairs(redis.call('ZRANGE', open, '-inf', '(' .. first_ms, 'BYSCORE', 'LIMIT', 0, 100)) do
+  free(ended)
+  redis.call('ZADD', done, first_ms, ended) -- where it is found if it has not ended, which a later version may decide
+end
+if place ~= '' then
+  local other = redis.call('HGET', places, place)
+  if other then return other end
+  if tonumber(redis.call('HGET', places, asker) or 0) >= of_asker then return 1 end
+end
+if most and redis.call('ZCARD', open) >= most then return 2 end
+if place ~= '' then
+  redis.call('HSET', places, place, id, id, cjson.encode({place, asker}))
+  redis.call('HINCRBY', places, asker, 1)
+end
+redis.call('SET', document, ARGV[2], 'EXAT', ARGV[3])
+redis.call('ZADD', open, ARGV[4], id)
+return id
+"""
+)
+
+_WRITE = (
+    _FREE
+    + """
+if ARGV[6] == 'XX' and redis.call('EXISTS', document) == 0 then return 0 end
+redis.call('SET', document, ARGV[2], 'EXAT', ARGV[3])
+if ARGV[5] == 'open' then
+  redis.call('ZREM', done, id)
+  redis.call('ZADD', open, ARGV[4], id)
+else
+  free(id)
+  redis.call('ZADD', done, ARGV[4], id)
+end
+return 1
+"""
+)
+
+_REMOVE = (
+    _FREE
+    + """
+redis.call('DEL', document)
+redis.call('ZREM', done, id)
+free(id)
+"""
+)
+
+OF_ASKER_REFUSED, ALL_REFUSED = 1, 2
+"""Replies to ``asking``, in place of an id: as many are open as may be, of who asks, or of all."""
+
+
+def asking(keys: Keys, request: JobRequest, of_asker: int | None, most: int | None) -> RedisScript:
+    """Stores a new request; the reply is its id, that of the open one for the same, or which limit refused it.
+
+    of_asker  how many of this kind may be open of who asks, each about another user; None for any number, also of the
+              same
+    most      how many may be open of all; None for any number
+    """
+    place, asker = f"{request.kind}:{request.user_id or ''}", f"by:{request.kind}:{request.asked_by}"
+    first_ms = request.asked_ms - 1000 * OPEN_SECONDS
+    places = ("", "", 0) if of_asker is None else (place, asker, of_asker)
+    return _script(_ASK, keys, request, first_ms, *places, "" if most is None else most)
+
+
+def writing(keys: Keys, request: JobRequest, *, only_if_there: bool = False) -> RedisScript:
+    """Stores a request as it is now, which frees its place unless it is open."""
+    state = "open" if request.is_open else ""
+    return _script(_WRITE, keys, request, state, "XX" if only_if_there else "")
+
+
+def removing(keys: Keys, request_id: str) -> RedisScript:
+    """Removes all that there is of a request, also of one whose document has ended."""
+    return ("EVAL", _REMOVE, 4, *_keys_of(keys, request_id), request_id)
+
+
+def is_about(document: bytes, until_ms: Mapping[str, int]) -> bool:
+    """Whether a stored request, of whatever version, is about a user and was asked for until that user's time (unix
+    ms); never a receipt. Without a time that can be told it counts; what is no JSON is about whomever it quotes."""
+    names = names_in([document])
+    if names is None:
+        return any(to_json(user) in document for user in until_ms)
+    fields = from_json(document)
+    latest_ms = max((until_ms[name] for name in names if name in until_ms), default=None)
+    if latest_ms is None or fields.get("kind") == RequestKind.FORGET:
+        return False
+    asked_ms = fields.get("asked_ms")
+    return not isinstance(asked_ms, int | float) or asked_ms <= latest_ms
+
+
+def _script(script: str, keys: Keys, request: JobRequest, *arguments: str | int) -> RedisScript:
+    document = request.model_dump_json()
+    names = _keys_of(keys, request.id)
+    return ("EVAL", script, 4, *names, request.id, document, request.ends_at, request.asked_ms, *arguments)
+
+
+def _keys_of(keys: Keys, request_id: str) -> tuple[str, str, str, str]:
+    return keys.request(request_id), keys.open_requests, keys.request_places, keys.done_requests

@@ -174,7 +174,8 @@ class Tombstones:
                 except ValidationError as error:
                     if strict:
                         raise ValueError(
-                            f"the tombstone {text} is not understood: {error.errors()[0]['msg']}"
+                            f"the tombstone {text} is not understood: {error.errors()[0]['msg']}; a later version "
+                            "wrote it, or it is damaged"
                         ) from error
                     not_understood.add(text)
                     yield text, NOT_UNDERSTOOD
@@ -183,9 +184,12 @@ class Tombstones:
         salt, revision = of_hash.get(SALT, known.salt), of_hash.get(REVISION, known.revision)
         try:
             bytes.fromhex(salt)
-            return cls(salt, int(revision), table, frozenset(not_understood))
+            tombstones = cls(salt, int(revision), table, frozenset(not_understood))
         except ValueError as error:
             raise ValueError(f"the salt or the revision of the tombstones is damaged: {error}") from error
+        if table and not (tombstones.salt and tombstones.revision):
+            raise ValueError("the salt or the revision of the tombstones is gone: put back a copy of their hash")
+        return tombstones
 
     def of(self, user_id: str) -> Tombstone | None:
         """The tombstone of a user, if there is one."""

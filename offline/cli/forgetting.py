@@ -21,7 +21,7 @@ from offline.forgetting.run import forget_users
 from offline.jobs.runs import Run
 from offline.publish.connection import open_store
 from offline.publish.requests import write_request
-from offline.publish.tombstones import forgotten_users, write_tombstones
+from offline.publish.tombstones import synchronise, write_tombstones
 
 app = typer.Typer()
 
@@ -55,7 +55,7 @@ def forget(
 
     def work(run: Run) -> None:
         with open_store(job.data_dir, job.config.name) as store:
-            known, now = forgotten_users(store, job.config.workdir), time.time_ns() // 1_000_000
+            known, now = synchronise(store, job.config.workdir), time.time_ns() // 1_000_000
             tombstones = {
                 name: Tombstone(forgotten_ms=now, opted_out=opt_out or known.opted_out(name)) for name in users
             }

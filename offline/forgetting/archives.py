@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from models.contract.requests import Records
 from offline.data.catalogue import DataError
 from offline.data.files import write_parquet
 from offline.data.log import InteractionLog
-from offline.forgetting.journal import file_records, half_written
-from offline.jobs.runs import LockedError, exclusive
+from offline.forgetting.journal import alone, file_records, half_written
 from offline.jobs.steps import Job
 from offline.publish.archive import USER_COLUMNS
 from offline.publish.connection import Store
@@ -28,8 +26,6 @@ _HALF_WRITTEN = "files of killed archive runs, of whomever"
 _OF_UNITS = ("unit", "time_ms", "layers", "experiments", "arms", "hows")
 """Columns of an exposure that say something of its unit, whoever the user was."""
 _DAY_MS = 86_400_000
-_WAIT_SECONDS, _BETWEEN_SECONDS = 60.0, 0.1
-"""Longest wait for a job that reads the streams, and time between two looks."""
 
 
 def archive_folders(job: Job) -> list[Path]:
@@ -52,7 +48,7 @@ def remove_from_archives(job: Job, _: InteractionLog, until_ms: Mapping[str, int
     """Rewrite the parts that have rows of these users until their times (unix ms), as user or as unit, and remove what
     killed runs left half written. LockedError if a job goes on reading the streams."""
     for folder in archive_folders(job):
-        with _alone(folder):
+        with alone(folder):
             for path in half_written(folder):
                 path.unlink()
             for table in TABLES:
@@ -101,7 +97,7 @@ def end_exposures(job: Job, store: Store | None) -> int:
         return 0
     first_ms, count = round(time.time() * 1000 - days * _DAY_MS), 0
     for folder in archive_folders(job):
-        with _alone(folder):
+        with alone(folder):
             for table in TABLES:
                 for path in (folder / table).glob("part-*.parquet"):
                     frame = _read(path)
@@ -142,18 +138,3 @@ def _replace(path: Path, frame: pl.DataFrame, left: pl.Series) -> None:
         path.unlink()
     elif not left.all():
         write_parquet(path, frame.filter(left))
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder of archives; a job that holds it is through in seconds. LockedError if it is not."""
-    deadline = time.monotonic() + _WAIT_SECONDS
-    while True:
-        try:
-            with exclusive(folder, "forget"):
-                yield
-            return
-        except LockedError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(_BETWEEN_SECONDS)

@@ -7,7 +7,9 @@ import csv
 import io
 import re
 import shutil
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from offline.data.dataset import BAD_ROWS
 from offline.data.files import write_bytes
 from offline.data.log import InteractionLog
 from offline.jobs.ledger import RunLedger
+from offline.jobs.runs import LockedError, exclusive
 from offline.jobs.steps import Job
 from offline.publish.erasure import Removed
 from offline.publish.records import WRITE_CACHE_FOLDER
@@ -27,7 +30,9 @@ from offline.publish.undo import JOURNAL_FILE, Journal
 from offline.store import shape_in_words
 
 _OTHERS = frozenset(("exposures", "replay", "checkpoints"))
-"""Folders that this job has not to itself (archives.py cleans those), or that hold nothing of users."""
+"""Folders that this job has not to itself, which have jobs of their own, or that hold nothing of users."""
+WAIT_SECONDS, _BETWEEN_SECONDS = 60.0, 0.1
+"""Longest wait for a job that holds such a folder, and time between two looks."""
 _VALUE = "value"
 """Column of lists of bad rows, until 2026-11-30: what stood there."""
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
@@ -166,15 +171,36 @@ def _named(line: Mapping[str, Any], user: str) -> bool:
 
 
 def remove_half_written(job: Job, *_: object) -> None:
-    """Remove what killed runs left in the work folder, which this job has to itself."""
+    """Remove what killed runs left in the work folder, which this job has to itself, and in that of the last replay,
+    which it then holds. LockedError if a replay goes on."""
     for path in half_written(job.config.workdir, _OTHERS):
         path.unlink(missing_ok=True)
+    replay = _publishers(job)[1]
+    if any(half_written(replay, _OTHERS)):
+        with alone(replay):
+            for path in half_written(replay, _OTHERS):
+                path.unlink(missing_ok=True)
 
 
 def half_written_records(job: Job, *_: object) -> Records:
     """Names and sizes of the same files, of which nobody can tell whose they are."""
-    paths = sorted(half_written(job.config.workdir, _OTHERS))
+    paths = sorted(path for folder in _publishers(job) for path in half_written(folder, _OTHERS))
     return {"files of killed runs, of whomever": file_records(job, paths)}
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder that other jobs may hold, too. LockedError if it is not free within WAIT_SECONDS."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            with exclusive(folder, "forget"):
+                yield
+            return
+        except LockedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_BETWEEN_SECONDS)
 
 
 def remove_reranker_scores(job: Job, log: InteractionLog, users: Collection[str], _: Removed) -> None:
@@ -195,13 +221,17 @@ def _reranker_scores(job: Job) -> Path:
 
 
 def file_records(job: Job, paths: Iterable[Path]) -> list[Any]:
-    """Names in the work folder, and sizes."""
-    return [{"file": str(path.relative_to(job.config.workdir)), "bytes": path.stat().st_size} for path in paths]
+    """Names in the work folder, and sizes, of files that are still there."""
+    records = list[Any]()
+    for path in paths:
+        with suppress(FileNotFoundError):  # whoever writes it has renamed it
+            records.append({"file": str(path.relative_to(job.config.workdir)), "bytes": path.stat().st_size})
+    return records
 
 
 def half_written(folder: Path, others: Collection[str] = ()) -> Iterator[Path]:
-    """What killed runs left below a folder, but in folders of the names ``others``."""
-    for path in list(folder.iterdir()):
+    """What killed runs left below a folder, if there is one, but in folders of the names ``others``."""
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
         if path.is_dir() and path.name not in others:
             yield from half_written(path, others)
         elif path.is_file() and _TEMPORARY.fullmatch(path.name):

@@ -197,12 +197,12 @@ class Door:
 
 
 def stored_tombstones(store: Store) -> Tombstones:
-    """The tombstones in Redis. StoreError if one is not understood."""
+    """The tombstones in Redis. StoreError if they cannot be told, or if one is not understood."""
     fields: Any = store.redis.hgetall(store.keys.tombstones)
     try:
         return Tombstones.parse(fields.items())
     except ValueError as error:
-        raise StoreError(f"{store.keys.tombstones}: {error}; a later version wrote it, or it is damaged") from error
+        raise StoreError(f"{store.keys.tombstones}: {error}") from error
 
 
 def forgotten_users(store: Store | None, workdir: Path) -> ForgottenUsers:
@@ -222,17 +222,16 @@ def write_tombstones(store: Store, tombstones: Mapping[str, Tombstone]) -> None:
 def synchronise(store: Store | None, workdir: Path, user_ids: Collection[str] = ()) -> ForgottenUsers:
     """Bring Redis and the work folder to the same tombstones, and return them.
 
-    A Redis that lost them gets them back with their salt. Where it has another one meanwhile, only the tombstones of
-    those of ``user_ids`` who have one can be written there; the others stay in the work folder.
+    A Redis that lost them, or their salt or revision alone, gets them back with their salt. Where it has another salt
+    meanwhile, only the tombstones of those of ``user_ids`` who have one can be written there; the others stay in the
+    work folder.
     """
     forgotten = saved = ForgottenUsers.load(workdir)
     if store is not None:
-        current = stored_tombstones(store)
-        if not current.salt and forgotten:
+        if forgotten:
             store.redis.hsetnx(store.keys.tombstones, SALT, forgotten.salts[0].salt)
-            current = stored_tombstones(store)
-        if current.of_digests and not current.salt:  # nobody could be found among them
-            raise StoreError(f"the salt of {store.keys.tombstones} is gone: put back a copy of that hash")
+            store.redis.hsetnx(store.keys.tombstones, REVISION, new_revision())
+        current = stored_tombstones(store)
         forgotten = forgotten.united(current)
         if forgotten:
             newest, *others = forgotten.salts

@@ -80,7 +80,9 @@ class Requests:
         receipts; their number."""
         count = 0
         async for page in self._pages():
-            about = [name for name, document in page if document is not None and is_about(document, {user_id: until_ms})]
+            about = [
+                name for name, document in page if document is not None and is_about(document, {user_id: until_ms})
+            ]
             ended = [name for name, document in page if document is None]
             await self._replies([removing(self.keys, name) for name in (*about, *ended)])
             count += len(about)

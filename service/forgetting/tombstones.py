@@ -133,10 +133,7 @@ class KnownTombstones:
         if cells is not None:
             return Tombstones.parse(_fields(cells), former, strict=False)
         (cells,) = await replies_to(self._link, [("HGETALL", key)], Deadline(READ_ALL_SECONDS))
-        tombstones = await asyncio.to_thread(Tombstones.parse, _fields(cells), strict=False)
-        if tombstones.of_digests and not (tombstones.salt and tombstones.revision):
-            raise ValueError(f"the salt or the revision of {key} is gone: put back a copy of that hash")
-        return tombstones
+        return await asyncio.to_thread(Tombstones.parse, _fields(cells), strict=False)
 
     async def write(self, user_id: str, forgotten_ms: int, opted_out: bool | None = None) -> Tombstone:
         """Write the tombstone of a user, and know it; it. A later time that is there already stays, and so does whether

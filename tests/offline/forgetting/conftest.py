@@ -154,6 +154,7 @@ def populate(installation: Pipeline) -> Populated:
         archive(store, job.config.workdir / "exposures", ())
         archive(store, job.config.workdir / "replay" / "exposures", ())
     shutil.copy(job.config.workdir / JOURNAL_FILE, job.config.workdir / "replay")
+    (job.config.workdir / "replay" / ".undo.json.abcd_123").write_text(U)  # of a replay that was killed
     for folder in (job.config.workdir / "exposures", job.config.workdir / "replay" / "exposures"):
         for part in [*folder.rglob("part-*.parquet")]:  # of runs that were killed
             (part.parent / f".{part.name}.abcd_123").write_bytes(part.read_bytes())

@@ -132,7 +132,7 @@ def test_every_file_with_something_of_a_user_is_told(populated: Populated) -> No
         "log/": "interactions in the log", "log-before-": "former logs", "knowledge/encoded.npz": "encoded texts",
         "knowledge/owners.sqlite3": "owner marks", "knowledge/marc/states/": "hidden states",
         "knowledge/": "knowledge versions", "llm/answers.sqlite3": "answers", "undo.sqlite": "undo journal",
-        "replay/undo.sqlite": "undo journal",
+        "replay/undo.sqlite": "undo journal", "replay/.": "files of killed runs, of whomever",
         "exposures/exposures/.": "files of killed archive runs, of whomever", "ledger.jsonl": "errors of runs",
         "exposures/exposures/": "archived exposures", "exposures/interactions/": "archived interactions",
         "replay/exposures/": "archived exposures", "imported.json": "imported texts", "raw/bad_rows.csv": "bad rows",
@@ -176,7 +176,8 @@ def test_a_request_is_answered_by_the_next_refresh_and_forgotten_with_the_user(p
         assert populated.receipt(receipt).removed["export"] == 1
         for request in (asked, close):
             assert not store.redis.exists(store.keys.request(request.id))
-            assert store.redis.zscore(store.keys.requests, request.id) is None
+            assert store.redis.zscore(store.keys.open_requests, request.id) is None
+            assert store.redis.zscore(store.keys.done_requests, request.id) is None
     assert_gone(populated)
 
 

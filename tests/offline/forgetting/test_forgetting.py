@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -35,7 +36,7 @@ from offline.data.dataset import BAD_ROWS, open_dataset
 from offline.data.log import MANIFEST, InteractionLog
 from offline.forgetting.run import forget_users
 from offline.jobs.one_producer import roll_back_one
-from offline.jobs.runs import Run
+from offline.jobs.runs import LockedError, Run, exclusive
 from offline.jobs.status import status_of
 from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.run import ENCODED, OWNERS, remove_owned
@@ -47,7 +48,7 @@ from offline.publish.erasure import erase_users, rewrite_files
 from offline.publish.features import write_histories, write_profiles
 from offline.publish.producer import knowledge_publication
 from offline.publish.records import WriteCache
-from offline.publish.requests import write_request
+from offline.publish.requests import drop_ended, write_request
 from offline.publish.rewriting import rewrite_histories
 from offline.publish.tombstones import (
     ForgottenUsers,
@@ -69,7 +70,7 @@ STORES = (
     "exposures/interactions/part-", "replay/exposures/exposures/part-", "imported.json", "raw/bad_rows.csv",
     "models/.report.json.abcd_123", "exposures/exposures/.part-", "exposures/interactions/.part-",
     "replay/exposures/exposures/.part-", "replay/exposures/interactions/.part-", "ledger.jsonl",
-    "replay/undo.sqlite",
+    "replay/undo.sqlite", "replay/.undo.json.abcd_123",
 )  # fmt: skip
 """Beginnings of the files of a work folder that hold something of a user."""
 
@@ -89,10 +90,10 @@ def assert_found(populated: Populated) -> None:
 def assert_gone(populated: Populated) -> None:
     """Nothing is left of the user but receipts."""
     with populated.store() as store:
-        names: Any = store.redis.zrange(store.keys.requests, 0, -1)
+        lists: Any = [store.redis.zrange(each, 0, -1) for each in (store.keys.open_requests, store.keys.done_requests)]
         receipts = {
-            f"redis :request:{request.id}"
-            for request in map(populated.stored_request, names)
+            f"redis :{{requests}}:request:{request.id}"
+            for request in map(populated.stored_request, itertools.chain(*lists))
             if request is not None and request.kind is RequestKind.FORGET
         }
     places = {place: needles for place, needles in populated.hits().items() if place not in receipts}
@@ -489,7 +490,7 @@ def test_one_dry_run_answers_all_that_wait_and_what_has_ended_leaves_the_list(
     with populated.store() as store:
         for request in (*plans, *closings):
             write_request(store, request)
-        store.redis.zadd(store.keys.requests, {"0" * 32: 1, "1" * 32: now})
+        store.redis.zadd(store.keys.open_requests, {"0" * 32: 1, "1" * 32: now})
         installation.refresh()
         assert calls == ["dry_run", "close_partitions"]
         (note,) = {populated.receipt(request).note for request in plans}
@@ -497,8 +498,64 @@ def test_one_dry_run_answers_all_that_wait_and_what_has_ended_leaves_the_list(
         of_v = " ".join(populated.receipt(request).note for request in closings[:2])
         assert "closed, with 2 interactions" in of_v
         assert "nothing to close: the open partition has 0 interactions" in of_v
-        assert store.redis.zscore(store.keys.requests, "0" * 32) is None
-        assert store.redis.zcard(store.keys.requests) == len(store.redis.keys(store.keys.request("*")))
+        assert store.redis.zscore(store.keys.open_requests, "0" * 32) is None
+        names = len(store.redis.keys(store.keys.request("*")))
+        assert store.redis.zcard(store.keys.open_requests) + store.redis.zcard(store.keys.done_requests) == names
+
+
+def test_requests_of_a_later_version_go_with_the_user_they_name(populated: Populated) -> None:
+    later: dict[str, Any] = {"v": 2, "user_id": U, "kind": "redact", "asked_ms": 5, "since": "2027"}
+    others = {"receipt": later | {"kind": "forget"}, "of another": later | {"user_id": V}}
+    names = ("open", "done", "damaged", *others)
+    with populated.store() as store:
+        for at, document in enumerate((later, later, json.dumps(later)[:40], *others.values())):
+            index = store.keys.done_requests if at % 2 else store.keys.open_requests
+            text: Any = document if isinstance(document, str) else json.dumps(document, ensure_ascii=False)
+            store.redis.set(store.keys.request(names[at]), text)
+            store.redis.zadd(index, {names[at]: 5})
+        populated.ask()
+        populated.pipeline.refresh()
+        left = [name for name in names if store.redis.exists(store.keys.request(name))]
+        assert left == list(others)
+        store.redis.delete(store.keys.request("receipt"))
+    assert_gone(populated)
+
+
+def test_of_too_many_that_are_done_the_oldest_go(populated: Populated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for receipts, and for whatever is open."""
+    monkeypatch.setattr("offline.publish.requests.MOST_REQUESTS", 2)
+    kinds = (RequestKind.FORGET, *[RequestKind.DRY_RUN] * 3)
+    requests = [JobRequest.new(kind, V if kind is RequestKind.FORGET else None) for kind in kinds]
+    requests = [request.model_copy(update={"asked_ms": at}) for at, request in enumerate(requests)]
+    with populated.store() as store:
+        store.redis.delete(store.keys.done_requests)
+        waiting = JobRequest.new(RequestKind.EXPORT, V).model_copy(update={"asked_ms": 10**12})
+        for request in (waiting, *(request.changed(RequestState.DONE) for request in requests)):
+            write_request(store, request)
+        drop_ended(store)
+        there = [bool(store.redis.exists(store.keys.request(each.id))) for each in (*requests, waiting)]
+        assert there == [True, False, True, True, True]
+        assert store.redis.zrange(store.keys.done_requests, 0, -1) == [each.id.encode() for each in requests[2:]]
+        assert store.redis.zrange(store.keys.open_requests, 0, -1) == [waiting.id.encode()]
+
+
+def test_what_a_running_replay_writes_is_left_to_it(populated: Populated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job waits for it, and says so if it takes longer; without such a file it does not wait."""
+    monkeypatch.setattr("offline.forgetting.journal.WAIT_SECONDS", 0.3)
+    installation = populated.pipeline
+    replay = installation.config.workdir / "replay"
+    (path,) = replay.glob(".undo.json.*")
+    request = populated.ask()
+    with exclusive(replay, "replay"):
+        with pytest.raises(LockedError, match="`replay`"):
+            installation.refresh()
+        assert path.exists()
+        assert populated.receipt(request).is_open
+        os.replace(path, replay / "undo.json")  # as its writer does
+        (replay / "undo.json").unlink()
+        installation.refresh()
+    assert populated.receipt(request).state is RequestState.DONE
+    assert_gone(populated)
 
 
 def test_texts_are_published_of_those_who_are_remembered(populated: Populated) -> None:

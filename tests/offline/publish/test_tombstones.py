@@ -56,6 +56,24 @@ def test_tombstones_without_a_salt_are_not_taken_for_those_of_nobody(store: Stor
         synchronise(store, tmp_path)
 
 
+@pytest.mark.parametrize("gone", [(SALT,), (REVISION,), (SALT, REVISION)])
+def test_a_salt_or_a_revision_that_is_gone_is_put_back_by_who_knows_it(
+    store: Store, tmp_path: Path, gone: tuple[str, ...]
+) -> None:
+    forget(store, WHO, opted_out=True)
+    synchronise(store, tmp_path / "knowing")
+    before = stored_tombstones(store)
+    store.redis.hdel(store.keys.tombstones, *gone)
+    for read in (forgotten_users, synchronise):
+        with pytest.raises(StoreError, match="gone: put back a copy"):
+            read(store, tmp_path / "other")
+    assert not store.redis.hexists(store.keys.tombstones, gone[0])
+    assert synchronise(store, tmp_path / "knowing").opted_out(WHO)
+    after = stored_tombstones(store)
+    assert (after.salt, after.of_digests) == (before.salt, before.of_digests)
+    assert (after.revision == before.revision) == (REVISION not in gone)
+
+
 def test_a_redis_that_lost_them_all_gets_them_back(store: Store, tmp_path: Path) -> None:
     forget(store, *(f"user-{at}" for at in range(2500)))
     assert synchronise(store, tmp_path).counts == {"tombstones": 2500, "opted_out": 0, "waiting": 2500}

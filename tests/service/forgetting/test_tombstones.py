@@ -1,5 +1,5 @@
-"""Tombstones as a service knows them: a worker's copy is what Redis holds, whoever wrote it, and costs no more than what
-changed; who has a tombstone is not remembered, also where it is damaged."""
+"""Tombstones as a service knows them: a worker's copy is what Redis holds, whoever wrote it, and costs no more than
+what changed; who has a tombstone is not remembered, also where it is damaged."""
 
 from __future__ import annotations
 
@@ -387,6 +387,11 @@ def test_tombstones_tell_digests_and_times_alone(store: redis.Redis) -> None:
     assert user_digest("01" * 16, WHO) != digest
     with pytest.raises(ValueError, match="not understood"):
         Tombstones.parse({b"x": b"{}"}.items())
+    for name in (SALT, REVISION):
+        less = {field: value for field, value in fields.items() if field != name.encode()}
+        with pytest.raises(ValueError, match="gone: put back a copy"):
+            Tombstones.parse(less.items())
+        assert Tombstones.parse({name.encode(): fields[name.encode()]}.items()).among([WHO]) == {}
 
 
 async def test_the_status_counts_tombstones(service: Running, store: redis.Redis, keys: Keys) -> None:

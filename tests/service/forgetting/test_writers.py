@@ -12,6 +12,7 @@ from typing import Any, cast
 import httpx2
 import pytest
 import redis
+from redis.exceptions import ResponseError
 
 from models.contract.events import Interaction
 from models.contract.exposures import Exposure
@@ -112,6 +113,41 @@ async def test_what_could_not_be_looked_at_is_looked_at_later(
     watch.cancel()
     await asyncio.wait({watch})
     assert store.exists(keys.user_history(OTHER))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_a_user_who_cannot_be_swept_keeps_no_others_waiting(
+    link: RedisLink, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    """Wherever among them; it is the last that is left, and is deleted once it can be."""
+    users, whole, failing, attempts = ["u0", "u1", "u2"], link.round_trip, [True], Counter[str]()
+    forgetting, writing = erasure_of(link, keys), erasure_of(link, keys)
+    judged, now = writing.tombstones.current, int(time.time() * 1000)
+    for user in users:
+        await forgetting.tombstones.write(user, now)
+        event = Interaction(user_id=user, item_id="a", value=3.0, time_ms=now)
+        store.set(keys.user_history(user), event.pack())
+
+    async def round_trip(commands: Any, deadline: Deadline, may_be_stale: bool = False) -> list[Any]:
+        replies: list[Any] = await whole(commands, deadline, may_be_stale)
+        for at, command in enumerate(commands):
+            if failing[0] and command[:2] == ("GET", keys.user_history(users[place])):
+                attempts["failed"] += 1
+                replies[at] = ResponseError("MISCONF something about this key alone")
+        return replies
+
+    monkeypatch.setattr(link, "round_trip", round_trip)
+    await writing.write([("SET", f"{keys.prefix}:x", "y")], Deadline(5.0), users, judged)
+    watch = asyncio.create_task(writing.watch())
+    await eventually(lambda: store.exists(*map(keys.user_history, users)) == 1)
+    assert store.exists(keys.user_history(users[place]))
+    await eventually(lambda: attempts["failed"] > 3)
+    assert writing.status()["unlooked"] == 1
+    failing[0] = False
+    await eventually(lambda: writing.status()["unlooked"] == 0)
+    assert not store.exists(keys.user_history(users[place]))
+    watch.cancel()
+    await asyncio.wait({watch})
 
 
 async def test_a_write_whose_reply_is_lost_is_looked_at_too(

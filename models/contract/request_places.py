@@ -22,7 +22,6 @@ RedisScript = tuple[str | bytes | int, ...]
 _FREE = """
 local document, open, places, done, id = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1]
 local function free(id)
-  redis.call('ZREM', open, id)
   local of_id = redis.call('HGET', places, id)
   if not of_id then return end
   local place, asker = unpack(cjson.decode(of_id))
@@ -31,8 +30,8 @@ local function free(id)
   if redis.call('HINCRBY', places, asker, -1) <= 0 then redis.call('HDEL', places, asker) end
 end
 """
-"""Lua: lets a request be open no more. In ``places`` a place has its id, an id its place and who asked, and who asked
-their number."""
+"""Lua: lets a request have no place any more. In ``places`` a place has its id, an id its place and who asked, and who
+asked their number."""
 
 _ASK = (
     _FREE
@@ -41,8 +40,10 @@ local first_ms, place, asker, of_asker, most = ARGV[5], ARGV[6], ARGV[7], tonumb
 if redis.call('EXISTS', document) == 1 then return id end
 for _, ended in ipairs(redis.call('ZRANGE', open, '-inf', '(' .. first_ms, 'BYSCORE', 'LIMIT', 0, 100)) do
   free(ended)
+  redis.call('ZREM', open, ended)
   redis.call('ZADD', done, first_ms, ended) -- where it is found if it has not ended, which a later version may decide
 end
+if ARGV[10] ~= '' then free(ARGV[10]) end
 if place ~= '' then
   local other = redis.call('HGET', places, place)
   if other then return other end
@@ -69,6 +70,7 @@ if ARGV[5] == 'open' then
   redis.call('ZADD', open, ARGV[4], id)
 else
   free(id)
+  redis.call('ZREM', open, id)
   redis.call('ZADD', done, ARGV[4], id)
 end
 return 1
@@ -79,6 +81,7 @@ _REMOVE = (
     _FREE
     + """
 redis.call('DEL', document)
+redis.call('ZREM', open, id)
 redis.call('ZREM', done, id)
 free(id)
 """
@@ -88,17 +91,20 @@ OF_ASKER_REFUSED, ALL_REFUSED = 1, 2
 """Replies to ``asking``, in place of an id: as many are open as may be, of who asks, or of all."""
 
 
-def asking(keys: Keys, request: JobRequest, of_asker: int | None, most: int | None) -> RedisScript:
-    """Stores a new request; the reply is its id, that of the open one for the same, or which limit refused it.
+def asking(
+    keys: Keys, request: JobRequest, of_asker: int | None, most: int | None, instead_of: str = ""
+) -> RedisScript:
+    """Stores a new request; the reply is its id, that of the one for the same, or which limit refused it.
 
-    of_asker  how many of this kind may be open of who asks, each about another user; None for any number, also of the
-              same
-    most      how many may be open of all; None for any number
+    of_asker    how many of this kind may be open of who asks, each about another user; None for any number, also of the
+                same
+    most        how many may be open of all; None for any number
+    instead_of  id of one for the same that is open no more, and has its place still
     """
     place, asker = f"{request.kind}:{request.user_id or ''}", f"by:{request.kind}:{request.asked_by}"
     first_ms = request.asked_ms - 1000 * OPEN_SECONDS
     places = ("", "", 0) if of_asker is None else (place, asker, of_asker)
-    return _script(_ASK, keys, request, first_ms, *places, "" if most is None else most)
+    return _script(_ASK, keys, request, first_ms, *places, "" if most is None else most, instead_of)
 
 
 def writing(keys: Keys, request: JobRequest, *, only_if_there: bool = False) -> RedisScript:

@@ -33,8 +33,8 @@ SINGLE = (RequestKind.DRY_RUN, RequestKind.CLOSE_PARTITION)
 CLOSE_AT_MOST = 100
 """Open requests of an API key to close partitions."""
 
-_PLACES_TAKEN = 5
-"""How often at most a place is asked for again that a request had which is open no more."""
+_ASKED_AT_MOST = 5
+"""How often at most a request is stored in place of one for the same that is gone, ended or not understood."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +54,18 @@ class Requests:
             "key: run a job",
             ALL_REFUSED: f"{MOST_REQUESTS:,} requests wait for a job: run one",
         }
-        for _ in range(_PLACES_TAKEN):
-            (reply,) = await self._replies([asking(self.keys, request, of_asker, most)])
+        former = ""
+        for _ in range(_ASKED_AT_MOST):
+            (reply,) = await self._replies([asking(self.keys, request, of_asker, most, former)])
             if reply in refusals:
                 raise Unavailable(refusals[reply], retry_after_ms=60_000)
-            if (name := reply.decode()) == request.id:
+            if (former := reply.decode()) == request.id:
                 return request
-            (document,) = await self._replies([("GET", self.keys.request(name))])
-            if document is not None:
-                for other in _understood(JobRequest, [document]):
+            (document,) = await self._replies([("GET", self.keys.request(former))])
+            for other in _understood(JobRequest, [] if document is None else [document]):
+                if other.is_open:
                     return other
-                break
-            await self._replies([removing(self.keys, name)])  # it is gone without its place
-        raise Unavailable(
-            "the same was asked for already, by a service of a later version, or the request is damaged: run a job",
-            retry_after_ms=60_000,
-        )
+        raise Unavailable("others ask for the same, and it ends each time: ask again", retry_after_ms=1000)
 
     async def write(self, request: JobRequest) -> None:
         """Store a request as it is now."""
@@ -89,11 +85,8 @@ class Requests:
         return count
 
     async def read(self, request_id: str) -> JobRequest:
-        """NotFound for a request that never was, or has ended."""
-        (document,) = await self._replies([("GET", self.keys.request(request_id))])
-        if document is None:
-            raise NotFound("there is no such request, or it ended a while ago")
-        return JobRequest.model_validate_json(document)
+        """NotFound for a request that never was, has ended, or is not understood."""
+        return await self._single(JobRequest, "request", self.keys.request(request_id))
 
     async def all(self) -> list[JobRequest]:
         """The newest requests, newest first."""
@@ -104,11 +97,8 @@ class Requests:
         return _understood(JobRequest, [document for document in documents if document is not None])
 
     async def report(self, name: str) -> Report:
-        """NotFound for a report that never was, or has ended."""
-        (document,) = await self._replies([("GET", self.keys.report(name))])
-        if document is None:
-            raise NotFound("there is no such report, or it ended a while ago")
-        return Report.model_validate_json(document)
+        """NotFound for a report that never was, has ended, or is not understood."""
+        return await self._single(Report, "report", self.keys.report(name))
 
     async def reports(self) -> list[Report]:
         """The newest reports, newest first."""
@@ -117,6 +107,14 @@ class Requests:
         ended = [name for name, document in zip(newest, documents, strict=True) if document is None]
         await self._replies([("ZREM", self.keys.reports, *ended)] if ended else [])
         return _understood(Report, [document for document in documents if document is not None])
+
+    async def _single(self, kind: type[Document], noun: str, key: str) -> Document:
+        (document,) = await self._replies([("GET", key)])
+        if document is None:
+            raise NotFound(f"there is no such {noun}, or it ended a while ago")
+        for understood in _understood(kind, [document]):
+            return understood
+        raise NotFound(f"this {noun} is damaged, or of a later version: ask a service of that version")
 
     async def _newest(self, *indexes: str) -> list[str]:
         """The last names of sorted sets by time, newest first."""

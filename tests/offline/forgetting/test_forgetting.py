@@ -508,7 +508,7 @@ def test_requests_of_a_later_version_go_with_the_user_they_name(populated: Popul
     others = {"receipt": later | {"kind": "forget"}, "of another": later | {"user_id": V}}
     names = ("open", "done", "damaged", *others)
     with populated.store() as store:
-        for at, document in enumerate((later, later, json.dumps(later)[:40], *others.values())):
+        for at, document in enumerate((later, later, f'{{"user_id":"{U}"', *others.values())):
             index = store.keys.done_requests if at % 2 else store.keys.open_requests
             text: Any = document if isinstance(document, str) else json.dumps(document, ensure_ascii=False)
             store.redis.set(store.keys.request(names[at]), text)
@@ -517,7 +517,7 @@ def test_requests_of_a_later_version_go_with_the_user_they_name(populated: Popul
         populated.pipeline.refresh()
         left = [name for name in names if store.redis.exists(store.keys.request(name))]
         assert left == list(others)
-        store.redis.delete(store.keys.request("receipt"))
+        store.redis.delete(*(store.keys.request(name) for name in others))
     assert_gone(populated)
 
 
@@ -529,7 +529,7 @@ def test_of_too_many_that_are_done_the_oldest_go(populated: Populated, monkeypat
     requests = [request.model_copy(update={"asked_ms": at}) for at, request in enumerate(requests)]
     with populated.store() as store:
         store.redis.delete(store.keys.done_requests)
-        waiting = JobRequest.new(RequestKind.EXPORT, V).model_copy(update={"asked_ms": 10**12})
+        waiting = JobRequest.new(RequestKind.EXPORT, V)
         for request in (waiting, *(request.changed(RequestState.DONE) for request in requests)):
             write_request(store, request)
         drop_ended(store)

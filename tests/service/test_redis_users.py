@@ -109,8 +109,10 @@ async def forgotten_and_asked(service: Running, admin: Any) -> None:
     """A user is deleted and exported, another one opts out and in, a request and a report are read."""
     stored = (await service.http.get("/v1/users/u1/export")).json()["stored"]
     assert stored["history"]
+    close = {"kind": "close_partition", "user_id": "u1"}
+    assert (await service.http.post("/v1/requests", json=close)).status_code == 202
     receipt = (await service.http.delete("/v1/users/u1")).json()
-    assert {"history", "interactions", "exposures", "arms", "served", "counts"} <= set(receipt["removed"])
+    assert {"requests", "history", "interactions", "exposures", "arms", "served", "counts"} <= set(receipt["removed"])
     assert receipt["asked_by"].startswith("shop (")
     assert not [key for key in admin.scan_iter() if b"{u:u1}" in key]
     assert (await service.http.get(f"/v1/requests/{receipt['id']}")).json()["returned"] == {}

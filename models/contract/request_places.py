@@ -46,7 +46,7 @@ end
 if ARGV[10] ~= '' then free(ARGV[10]) end
 if place ~= '' then
   local other = redis.call('HGET', places, place)
-  if other then return other end
+  if other and other ~= ARGV[10] then return other end
   if tonumber(redis.call('HGET', places, asker) or 0) >= of_asker then return 1 end
 end
 if most and redis.call('ZCARD', open) >= most then return 2 end

@@ -124,8 +124,9 @@ class ChoiceConfig(BaseModel):
 class TrainingConfig(BaseModel):
     """CTR model training. Every epoch is judged on the validation split; the test split is read once, at the end.
 
-    ``item_dropout``: the share of the items that a network does not know in training, drawn anew for each user and
-    epoch: it sees neither their id embeddings nor their statistics, and so learns to rank new items.
+    ``item_dropout``: the share of the items that a model does not know in training, drawn anew for each user and
+    epoch: it sees neither their id embeddings nor their statistics, and so learns to rank new items. None: a quarter
+    where negatives are drawn, else none (docs/knowledge.md has the measurements).
     """
 
     model_config = FrozenConfig
@@ -142,7 +143,7 @@ class TrainingConfig(BaseModel):
     embedding_dim: Annotated[int, Field(ge=2)] = 32
     dropout: Share = 0.1
     knowledge_dropout: Share = 0.2
-    item_dropout: Share = 0.0
+    item_dropout: Share | None = None
     fusion: Literal["target", "learned"] = "target"  # of LIBER's partitions
     lifelong: LifelongConfig = LifelongConfig()
     tree: TreeConfig = TreeConfig()

@@ -141,6 +141,7 @@ class TrialRunner:
             "spaces": [space.fingerprint for space in knowledge.spaces if space.key in keys],
             "data": _digest(*self._columns(schema), *_arrays(knowledge, keys)),
             "samples": self.config.samples.model_dump(mode="json"),
+            "rows": _digest(*self.splits.rows.values()),
         }
 
     def _path(self, spec: TrialSpec) -> Path:

@@ -91,7 +91,7 @@ def fit(
         )  # fmt: skip
     elif spec.architecture == "tree":
         trees = cast(BoostedTrees, new_model(spec, config, encoder).model)
-        fit_tree(trees, config.tree, encoder, splits, seed)
+        fit_tree(trees, config, encoder, splits, seed)
         epochs = Epochs(trees, encoder, validation)
         epochs.ended(_logits(trees, encoder, validation))
     else:
@@ -112,7 +112,7 @@ def _fit_windows(
     optimizer = _optimizer(model, config)
     train, validation = splits.rows["train"], splits.rows["validation"]
     epochs = Epochs(model, encoder, validation)
-    dropout = ItemDropout(config.item_dropout, encoder.table.numeric[0], seed)
+    dropout = ItemDropout.of(config, encoder, seed)
     steps = -(-len(train) // config.batch_size)
     with Progress(spec.label, config.epochs * steps, "batches", shown=progress) as bar:
         for epoch in range(config.epochs):

@@ -14,6 +14,12 @@ import numpy.typing as npt
 
 from models.contract.arrays import Array, BoolArray, FloatArray
 from models.contract.encoding import Tensors
+from offline.config import TrainingConfig
+from offline.training.samples import SampleEncoder
+
+SHARE_OF_DRAWN = 0.25
+"""Share of the items that are unknown where negatives are drawn. A draw has always appeared already, so an item without
+any event would be a positive by that alone; with dropout as many negatives as positives have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,14 @@ class ItemDropout:
     share: float
     unknown: FloatArray
     seed: int
+
+    @classmethod
+    def of(cls, config: TrainingConfig, encoder: SampleEncoder, seed: int) -> ItemDropout:
+        """The dropout of a training."""
+        share = config.item_dropout
+        if share is None:
+            share = SHARE_OF_DRAWN if encoder.log.sampled.any() else 0.0
+        return cls(share, encoder.table.numeric[0], seed)
 
     def applied(self, tensors: Tensors, user: Array, epoch: int) -> Tensors:
         """The tensors of samples or of whole histories of these users [B], with their unknown items as such."""

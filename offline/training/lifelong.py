@@ -26,6 +26,7 @@ from models.ctr.running import RunningFeatures
 from offline.config import LifelongConfig, TrainingConfig
 from offline.progress import Progress
 from offline.training.epochs import Epochs
+from offline.training.item_dropout import ItemDropout
 from offline.training.samples import SampleEncoder, SplitRows
 from offline.training.sequences import SequenceEncoder
 
@@ -50,7 +51,8 @@ def fit_lifelong(
     progress: bool,
 ) -> Epochs:
     """Train a model that ``make`` makes; it ends with the weights of its best epoch on the validation split."""
-    sequences, own = SequenceEncoder(encoder, config.item_dropout, seed), config.lifelong
+    dropout, own = ItemDropout.of(config, encoder, seed), config.lifelong
+    sequences = SequenceEncoder(encoder, dropout)
     train, validation, user = splits.rows["train"], splits.rows["validation"], encoder.log.user
     folds = own.folds if own.folds > 1 else 0
     with Progress(label, 1 + folds + config.epochs, "passes", shown=progress) as bar:
@@ -78,7 +80,7 @@ def fit_lifelong(
 
         def given(epoch: int) -> _Given:
             """What the training samples of an epoch are read with, which is the same in all if all items are known."""
-            if first is not None and not (epoch and config.item_dropout):
+            if first is not None and not (epoch and dropout.share):
                 return first
             expected = np.zeros((sequences.log_rows, 2), np.float32)
             for process, rows in stacked:

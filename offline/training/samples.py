@@ -1,12 +1,13 @@
 """Training samples: which interactions are predicted, and what was known just before each of them.
 
 Protocol (as ReLLa's, arXiv 2308.11131, for MovieLens): label = value above the schema's ``liked_above``; samples are
-all interactions whose user has at least ``min_history`` earlier ones; train, validation and test are consecutive in
-global time, or are the parts that the log brings (offline/data/log.py). A sample sees its own user's interactions that
-come earlier in the log, the versions of the user's knowledge that were there by then, item knowledge of the slice it
-falls into, and item statistics of earlier interactions. "Earlier" is the order of the log: among a user's ratings of
-one second, the one with the smaller item id counts as earlier, as in the published protocols. Statistics stop at the
-end of the training period, so that other users' validation and test interactions inform nothing ("frozen statistics").
+all interactions whose user has at least ``min_history`` earlier ones (with drawn negatives, but for the first of each
+item and its draws); train, validation and test are consecutive in global time, or are the parts that the log brings
+(offline/data/log.py). A sample sees its own user's interactions that come earlier in the log, the versions of the
+user's knowledge that were there by then, item knowledge of the slice it falls into, and item statistics of earlier
+interactions. "Earlier" is the order of the log: among a user's ratings of one second, the one with the smaller item id
+counts as earlier, as in the published protocols. Statistics stop at the end of the training period, so that other
+users' validation and test interactions inform nothing ("frozen statistics").
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from models.contract.arrays import FloatArray, IntArray
+from models.contract.arrays import BoolArray, FloatArray, IntArray
 from models.contract.encoding import ItemBatch, Tensors, UserBatch, empty_partitions, encode, encode_users
 from models.contract.items import ItemTable, item_statistics
 from models.contract.schema import FeatureSchema
@@ -54,7 +55,7 @@ class SplitRows:
 def split_samples(config: SamplesConfig, log: InteractionLog) -> SplitRows:
     """Samples by global time, or by the parts of the log; what rounding leaves goes to the test split. DataError if a
     split would be empty."""
-    sampled = np.flatnonzero(log.by_user().position >= config.min_history)
+    sampled = np.flatnonzero((log.by_user().position >= config.min_history) & _could_be_either(log))
     if log.part_ends is not None:
         return _split_by_parts(config, sampled, log.part_ends)
     first = int(len(sampled) * config.split[0])
@@ -68,6 +69,18 @@ def split_samples(config: SamplesConfig, log: InteractionLog) -> SplitRows:
     train, validation, test = np.split(sampled, [first, second])
     rows: dict[Split, IntArray] = {"train": train, "validation": validation, "test": test}
     return SplitRows(rows, int(sampled[first]))
+
+
+def _could_be_either(log: InteractionLog) -> BoolArray:
+    """Mask [log rows] of the rows that could have been a positive or a negative. Where negatives are drawn, from items
+    that had appeared by then, an item's first appearance could be none: as a sample it would say that what nobody has
+    met is wanted by everybody. What was drawn for it is no sample either."""
+    if not log.sampled.any():
+        return np.ones(len(log), np.bool_)
+    mask = np.ones(len(log.observed) + 1, np.bool_)
+    mask[np.unique(log.item[log.observed], return_index=True)[1]] = False
+    drawn_for = np.searchsorted(log.observed, np.arange(len(log)))  # draws lie right before their positive
+    return np.asarray(mask[drawn_for])
 
 
 def _split_by_parts(config: SamplesConfig, sampled: IntArray, ends: tuple[int, int, int]) -> SplitRows:

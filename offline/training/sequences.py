@@ -46,13 +46,13 @@ class Batch:
 
 class SequenceEncoder:
     """Batches of stretches from the data behind a ``SampleEncoder``; ``value`` [log rows] is normalised. In epochs of
-    training, items are dropped out. DataError for a log with drawn negatives."""
+    training, ``dropout`` hides items. DataError for a log with drawn negatives."""
 
-    def __init__(self, encoder: SampleEncoder, item_dropout: float = 0.0, seed: int = 0) -> None:
+    def __init__(self, encoder: SampleEncoder, dropout: ItemDropout | None = None) -> None:
         if encoder.log.sampled.any():
             raise DataError("a model of whole histories needs a value from every sample; this log has drawn negatives")
         self._of = encoder
-        self.dropout = ItemDropout(item_dropout, encoder.table.numeric[0], seed)
+        self.dropout = dropout
         self._from_row = np.unique(np.concatenate([encoder.releases.from_row, encoder.slices.from_row]))
         schema = encoder.schema
         values = np.clip(encoder.log.value, schema.value_min, schema.value_max)
@@ -126,7 +126,7 @@ class SequenceEncoder:
             numeric, running = self._users
             tensors |= {"item_row": item, "user_numeric": numeric[rows], "user_running": running[rows]}
             tensors["time_ms"] = of.log.time_ms[rows]
-        if epoch is not None:
+        if epoch is not None and self.dropout is not None:
             tensors = self.dropout.applied(tensors, user, epoch)
         return Batch(rows, present & same & sampled[rows], tensors)
 

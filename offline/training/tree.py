@@ -14,7 +14,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from models.contract.arrays import FloatArray, IntArray
 from models.ctr.tree import BoostedTrees
-from offline.config import TreeConfig
+from offline.config import TrainingConfig
+from offline.training.item_dropout import ItemDropout
 from offline.training.lifelong import as_torch
 from offline.training.samples import SampleEncoder, SplitRows
 
@@ -24,13 +25,13 @@ _NODE_FIELDS = ("is_leaf", "feature_idx", "left", "right", "num_threshold", "val
 
 
 def fit_tree(
-    model: BoostedTrees, config: TreeConfig, encoder: SampleEncoder, splits: SplitRows, seed: int
+    model: BoostedTrees, training: TrainingConfig, encoder: SampleEncoder, splits: SplitRows, seed: int
 ) -> tuple[int, tuple[float, ...]]:
     """Grow the trees of ``model``. The number of trees, and the LogLoss of the validation samples after each round.
 
-    Of more than ``config.most_samples`` training samples so many are drawn.
+    Of more than ``most_samples`` training samples so many are drawn.
     """
-    train, validation = splits.rows["train"], splits.rows["validation"]
+    config, train, validation = training.tree, splits.rows["train"], splits.rows["validation"]
     if len(train) > config.most_samples:
         train = np.sort(np.random.default_rng(seed).choice(train, config.most_samples, replace=False))
     if encoder.labels[train].min() == encoder.labels[train].max():
@@ -48,7 +49,7 @@ def fit_tree(
         random_state=seed,
     )
     grower.fit(
-        features(model, encoder, train), encoder.labels[train] > 0.5,
+        features(model, encoder, train, ItemDropout.of(training, encoder, seed)), encoder.labels[train] > 0.5,
         X_val=features(model, encoder, validation), y_val=encoder.labels[validation] > 0.5,
     )  # fmt: skip
     losses = tuple(-float(score) for score in grower.validation_score_)
@@ -57,13 +58,18 @@ def fit_tree(
     return rounds, losses
 
 
-def features(model: BoostedTrees, encoder: SampleEncoder, rows: IntArray) -> FloatArray:
-    """What the trees compare, [n, width], of the samples at these log rows."""
+def features(
+    model: BoostedTrees, encoder: SampleEncoder, rows: IntArray, dropout: ItemDropout | None = None
+) -> FloatArray:
+    """What the trees compare, [n, width], of the samples at these log rows; in training, ``dropout`` hides items."""
     matrix = np.zeros((len(rows), model.width), np.float32)
     with torch.inference_mode():
         for at in range(0, len(rows), _BATCH):
             batch = rows[at : at + _BATCH]
-            matrix[at : at + len(batch)] = model.features(as_torch(encoder.tensors(batch))).numpy()
+            tensors = encoder.tensors(batch)
+            if dropout is not None:
+                tensors = dropout.applied(tensors, encoder.log.user[batch], epoch=0)
+            matrix[at : at + len(batch)] = model.features(as_torch(tensors)).numpy()
     return matrix
 
 

@@ -31,6 +31,7 @@ from offline.metrics import in_words, log_losses
 from offline.training.bootstrap import Difference, Resamples, difference
 from offline.training.candidates import ModelSpec, architecture_of
 from offline.training.fit import fit, predict, start_fields
+from offline.training.item_dropout import ItemDropout
 from offline.training.lifelong import beliefs, fit_process
 from offline.training.samples import SampleEncoder, SplitRows, split_samples
 from offline.training.sequences import SequenceEncoder
@@ -100,7 +101,7 @@ def cold_variants(
     """The configured training, or one with each of these ``shares`` of item dropout; and the same with plain ``text``
     if that is wanted, too."""
     variants = []
-    for share in shares or [config.training.item_dropout]:
+    for share in shares or [config.training.item_dropout or 0.0]:
         training = config.training.model_copy(update={"item_dropout": share})
         of_share = config.model_copy(update={"training": training})
         name = f"item dropout {share:g}" if share else "no item dropout"
@@ -326,7 +327,7 @@ def _process(variant: ColdVariant, encoder: SampleEncoder, splits: SplitRows, se
     torch.manual_seed(seed)
     process = RatingProcess(schema, int(encoder.table.index.max()) + 1, own.factors)
     start_fields(process, encoder)
-    sequences = SequenceEncoder(encoder, variant.config.training.item_dropout, seed)
+    sequences = SequenceEncoder(encoder, ItemDropout.of(variant.config.training, encoder, seed))
     fit_process(process, own, sequences, splits.rows["train"], seed)
     bound = (schema.liked_above - schema.value_center) / schema.value_scale
 

@@ -17,7 +17,7 @@ TRAINING = {
         "embedding_dim": "numbers per embedded feature",
         "dropout": "share of numbers left out in training",
         "knowledge_dropout": "share of samples that are trained without knowledge",
-        "item_dropout": "share of items that each user does not know in an epoch of training, as if they were new",
+        "item_dropout": "share of items as new to each user in an epoch; by default .25 with drawn negatives, else 0",
         "fusion": "of LIBER's partitions: by the candidate, or by a query that is learned",
         "lifelong": "settings of the architecture lifelong alone",
         "tree": "settings of the architecture tree alone",

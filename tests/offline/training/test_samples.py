@@ -238,10 +238,26 @@ def test_drawn_negatives_are_samples_and_nothing_else(data: Synthetic) -> None:
             np.testing.assert_array_equal(beside[name], alone[name], err_msg=name)
     rows = np.flatnonzero(drawn.log.sampled)
     assert not encoder.labels[rows].any()
-    assert np.isin(rows, np.concatenate([*split_samples(SamplesConfig(min_history=0), drawn.log).rows.values()])).all()
+    drawn_for = observed[np.searchsorted(observed, rows)]
+    first = {int(row) for row in observed if drawn.log.item[row] not in drawn.log.item[observed[observed < row]]}
+    samples = np.concatenate([*split_samples(SamplesConfig(min_history=0), drawn.log).rows.values()])
+    assert first & set(drawn_for.tolist()), "a draw for the first appearance of an item"
+    for row, positive in zip(rows.tolist(), drawn_for.tolist(), strict=True):
+        assert (row in samples) == (positive not in first)
     of_drawn, of_positive = encoder.tensors(rows), encoder.tensors(observed[np.searchsorted(observed, rows)])
     for name in ("user_numeric", "history_index", "history_value", "partition_vectors", "user_vectors"):
         np.testing.assert_array_equal(of_drawn[name], of_positive[name], err_msg=name)
+
+
+def test_what_could_not_have_been_drawn_is_no_sample(data: Synthetic) -> None:
+    """With drawn negatives "nobody has met it" says nothing of the label; without them all events are samples."""
+    log, config = with_drawn(data).log, SamplesConfig(min_history=0)
+    samples = np.concatenate([*split_samples(config, log).rows.values()])
+    met = [bool((log.item[log.observed[log.observed < row]] == log.item[row]).any()) for row in samples.tolist()]
+    liked = log.value[samples] > SCHEMA.liked_above
+    assert all(met_before for met_before, of_liked in zip(met, liked, strict=True) if of_liked)
+    assert len(samples) < len(log)
+    assert sum(map(len, split_samples(config, data.log).rows.values())) == len(data.log)
 
 
 def test_a_sample_sees_versions_that_are_older_than_itself(data: Synthetic) -> None:

@@ -15,12 +15,13 @@ from models.ctr.calibration import Calibrated
 from models.ctr.export import export_onnx, parity
 from models.ctr.features import ModelSettings
 from models.ctr.tree import BoostedTrees
-from offline.config import TreeConfig
+from offline.config import TrainingConfig, TreeConfig
 from offline.metrics import auc
 from offline.training import tree
 from offline.training.artifact import as_request
 from offline.training.candidates import ModelSpec
 from offline.training.fit import fit, predict
+from offline.training.item_dropout import ItemDropout
 from offline.training.lifelong import as_torch
 from offline.training.samples import SampleEncoder, SplitRows, split_samples
 from offline.training.tree import features, fit_tree
@@ -28,6 +29,10 @@ from tests.synthetic import SCHEMA, Synthetic, synthetic
 
 RUNNING = SCHEMA.model_copy(update={"running": RunningSpec(half_lives_days=(1.0,))})
 SMALL = TreeConfig(trees=30, leaves=6, least_samples=5, learning_rate=0.2, patience=5)
+
+
+def training(**changed: int) -> TrainingConfig:
+    return TrainingConfig(tree=SMALL.model_copy(update=changed))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,7 @@ def test_torch_walks_the_trees_that_were_grown(
 
     monkeypatch.setattr(tree, "_arrays", noted)
     model = ungrown()
-    rounds, losses = fit_tree(model, SMALL, encoder, splits, 1)
+    rounds, losses = fit_tree(model, training(), encoder, splits, 1)
     rows = splits.rows["test"]
     grower, count = growers[0]
     assert rounds == count == int(np.argmin(losses)) > 0
@@ -81,7 +86,7 @@ def test_trees_learn_what_users_like(data: Synthetic, encoder: SampleEncoder, sp
 
 def test_without_a_tree_that_helps_all_samples_score_alike(encoder: SampleEncoder, splits: SplitRows) -> None:
     model = ungrown()
-    rounds, _ = fit_tree(model, SMALL.model_copy(update={"least_samples": 10_000}), encoder, splits, 1)
+    rounds, _ = fit_tree(model, training(least_samples=10_000), encoder, splits, 1)
     scores = predict(Calibrated(model), encoder, splits.rows["test"])
     assert rounds == 0
     np.testing.assert_allclose(scores, encoder.labels[splits.rows["train"]].mean(), atol=1e-5)
@@ -91,12 +96,14 @@ def test_so_many_samples_are_drawn(encoder: SampleEncoder, splits: SplitRows, mo
     counts = []
     taken = tree.features
 
-    def noted(model: BoostedTrees, encoder: SampleEncoder, rows: IntArray) -> FloatArray:
+    def noted(
+        model: BoostedTrees, encoder: SampleEncoder, rows: IntArray, dropout: ItemDropout | None = None
+    ) -> FloatArray:
         counts.append(len(rows))
         return taken(model, encoder, rows)
 
     monkeypatch.setattr(tree, "features", noted)
-    fit_tree(ungrown(), SMALL.model_copy(update={"most_samples": 100}), encoder, splits, 1)
+    fit_tree(ungrown(), training(most_samples=100), encoder, splits, 1)
     assert counts == [100, len(splits.rows["validation"])]
 
 

@@ -12,14 +12,13 @@ from functools import partial
 from pathlib import Path
 
 from offline.data.catalogue import Catalogue
-from offline.data.languages.language import Language
 from offline.data.log import InteractionLog
 from offline.jobs.events import recent
 from offline.jobs.ledger import RunLedger
 from offline.jobs.llm_requests import (
     ABOUT_ITEMS,
     TEXTS,
-    answered,
+    ask_of,
     imported_texts,
     kinds_of_texts,
     take_shipped_answers,
@@ -30,7 +29,6 @@ from offline.knowledge.encoder import TextEncoder, VectorStore
 from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
 from offline.knowledge.pooling import EncoderError
 from offline.knowledge.prompts import plain_text
-from offline.knowledge.quality import usable
 from offline.knowledge.run import ENCODED
 from offline.llm.account import CACHE_FILE, speed_of
 from offline.llm.budget import BYTES_PER_TOKEN, CostEstimate
@@ -61,7 +59,7 @@ def work_of(job: Job, names: Sequence[str], catalogue: Catalogue, log: Interacti
     if not kinds:
         return Work(asks, [], _not_stored(job, texts))
     with _session_on_a_copy(job) as session:
-        ask = _Pretending(session, vocabulary.spoken)
+        ask = _Pretending(job, session)
         if job.since_ms is not None:
             by_kind = texts_of_recent(job, recent(job, log), catalogue, log, ask)
         else:
@@ -97,13 +95,12 @@ def _not_stored(job: Job, texts: Sequence[str]) -> Sequence[str]:
 class _Pretending:
     """Answers from the cache, and with words that say nothing where it has none; those prompts are ``open``."""
 
-    def __init__(self, session: LLMSession, language: Language) -> None:
+    def __init__(self, job: Job, session: LLMSession) -> None:
         self.open: list[Prompt] = []
-        self._session = session
-        self._language = language
+        self._ask = ask_of(job, session)
 
     def __call__(self, prompts: list[Prompt], label: str) -> Answered:
-        answers = answered(usable(self._session, prompts, f"  {label}", self._language))
+        answers = self._ask(prompts, f"  {label}")
         texts = [
             self._pretend(prompt) if absent else text
             for prompt, text, absent in zip(prompts, answers.texts, answers.absent, strict=True)

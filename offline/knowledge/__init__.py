@@ -9,6 +9,7 @@ needs       what of that can be told before a prompt is asked
 prompts     questions to the language model about items and partitions, and the texts that are encoded
 knowledge_texts  texts of the language model about items, closed partitions and shifts
 quality     answers of a language model that may become knowledge
+faithfulness  titles, names and years in an answer that its question does not have
 encoder     texts -> unit vectors, stored by content
 pooling     what an encoder's folder says of itself, and how its hidden states become one vector
 multilingual  an encoder of sixteen languages, from a package of its own

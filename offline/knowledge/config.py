@@ -22,6 +22,8 @@ Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0)]
 Sentence = Annotated[str, Field(min_length=1, max_length=2000)]
+_ABSENT_WHEN_OFF = Field(exclude_if=lambda value: not value)
+"""Of a setting that came later: where it is off, producers are as up to date as they were before there was one."""
 
 
 class _Settings(BaseModel):
@@ -282,12 +284,14 @@ class AutoGraphConfig(FrozenPartsConfig):
 class KnowledgeConfig(_Settings):
     """Settings that the producers of knowledge share: item texts, the text encoder, how long a record stays fresh.
 
+    With ``faithful``, an answer that names what its question does not is bad (offline/knowledge/faithfulness.py).
     ``encoder`` is the packaged one, the multilingual one, or the path of a folder of another sentence-transformers
     model, whose files say how it pools; nothing is fetched. ``encoder_tokens`` cut a text, or what the model can read
     if that is less. Which producers run follows from the feature schema: those whose knowledge it lists.
     """
 
     item_tokens: Annotated[int, Field(ge=8, le=2048)] = 64
+    faithful: Annotated[bool, _ABSENT_WHEN_OFF] = False
     encoder: str = PACKAGED_ENCODER
     encoder_tokens: Annotated[int, Field(ge=16, le=512)] = 128
     text: PlainTextConfig = PlainTextConfig()

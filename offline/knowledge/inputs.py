@@ -87,6 +87,7 @@ def text_form(inputs: ProducerInputs) -> str:
         repr(summary_prompt(vocabulary, facts, config.liber.summary_tokens, config.liber.titles)),
         summary_text(vocabulary, facts, "answer"),
         repr(config.liber.trigger),
+        *(["faithful"] if config.faithful else []),
     ]
     return fingerprint(forms)
 

@@ -24,6 +24,7 @@ KNOWLEDGE = {
     },
     "KnowledgeConfig": {
         "item_tokens": "length of the language model's answer about an item, in tokens",
+        "faithful": "whether an answer that names a title, person or year that its question does not have is bad",
         "encoder": "text encoder: all-MiniLM-L6-v2, use-multilingual-3 or a sentence-transformers folder",
         "encoder_tokens": "length at which a text is cut for the encoder",
         "text": "the control: items' own texts, no language model",

@@ -12,10 +12,12 @@ from offline.data.catalogue import DataError
 from offline.data.texts import TextsConfig
 from offline.data.texts_import import ImportedTexts
 from offline.jobs.dry_run import dry_run
+from offline.jobs.ledger import RunLedger
 from offline.jobs.llm_requests import carried_fields, data_of, inputs_of, kinds_of_texts, language_lines, not_let_out
+from offline.jobs.status import _run_line
 from offline.llm.config import LLMConfig
 from offline.llm.protocol import Completion, Prompt, UnusableBackendError
-from tests.offline.pipeline import LATER_MS, Pipeline
+from tests.offline.pipeline import LATER_MS, Pipeline, answer_to
 
 
 def test_an_imported_text_is_of_its_own_item_whoever_is_told_alike(installed: Pipeline) -> None:
@@ -63,6 +65,28 @@ def test_bad_answers_are_counted_in_the_run_that_asked_for_them(installed: Pipel
     entry, paid = installed.paid_by(use_cache=False)  # everything is asked anew, and now all of it is good
     assert len(paid) > 2
     assert entry["asked_again"] == entry["bad_answers"] == {}
+
+
+def test_new_answers_are_compared_with_their_questions(installed: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed.close_partition_of("u3")
+    faithful = installed.refresh()["faithfulness"]
+    one = {"answers": 1, "unfaithful": 0, "year": 0, "title": 0, "name": 0}
+    assert faithful == {"interest summaries": one, "interest shifts": one}
+    assert installed.refresh()["faithfulness"] == {}, "answers of the cache are no news"
+
+    monkeypatch.setattr("tests.offline.pipeline.answer_to", lambda text: f"{answer_to(text)} Joel Coen too.")
+    installed.close_partition_of("u4")
+    entry = installed.refresh()
+    assert entry["faithfulness"]["interest summaries"] == one | {"unfaithful": 1, "name": 1}
+    assert entry["bad_answers"] == {}
+    line = _run_line(RunLedger(installed.config.workdir).runs()[-1])
+    assert "1 of 2 new answers name what their question does not" in line, "the shift quotes the summary"
+
+    knowledge = installed.config.knowledge.model_copy(update={"faithful": True})
+    installed.config = installed.config.model_copy(update={"knowledge": knowledge})
+    entry = installed.refresh()
+    assert entry["asked_again"] == {}, "the answer was there, and its second try is new"
+    assert entry["bad_answers"] == {"unfaithful": 1}
 
 
 def test_bad_answers_of_a_run_with_since_are_counted_once(installed: Pipeline) -> None:

@@ -247,9 +247,11 @@ def carried_fields(job: Job, names: Sequence[str]) -> frozenset[str]:
     """Fields that the questions of these producers carry (models/contract/leaving.py)."""
     kinds, vocabulary = kinds_of_texts(job, names), job.config.data.texts
     fields = item_fields(vocabulary) if ABOUT_ITEMS.intersection(kinds) else frozenset[str]()
+    liber = job.config.knowledge.liber
     if not ABOUT_ITEMS.issuperset(kinds):
-        fields |= taste_fields(vocabulary)
-    if "shifts" in kinds and (texts := imported_texts(job)) is not None:
+        fields |= taste_fields(vocabulary, liber.profile)
+    quotes = "shifts" in kinds or ("summaries" in kinds and liber.previous)
+    if quotes and (texts := imported_texts(job)) is not None:
         fields |= {IMPORTED for text in texts.users if text.partition is not None}
     return fields
 

@@ -44,7 +44,7 @@ def publish_texts(job: Job, store: Store, catalogue: Catalogue, log: Interaction
 
 def _of_users(texts: KnowledgeTexts, kinds: Iterable[str], log: InteractionLog, model: str) -> Iterator[Owned]:
     """Summaries and shifts, partition by partition."""
-    prompts_of = {"summaries": ("summary", dict(enumerate(texts.summary_prompts)))} if "summaries" in kinds else {}
+    prompts_of = {"summaries": ("summary", texts.summary_prompts)} if "summaries" in kinds else {}
     if "shifts" in kinds:
         assert texts.shifts
         prompts_of["shifts"] = ("shift", dict(texts.shift_prompts))

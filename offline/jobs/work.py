@@ -7,7 +7,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -52,12 +52,12 @@ def work_of(job: Job, names: Sequence[str], catalogue: Catalogue, log: Interacti
     """The work of the producers ``names``, in order. UnusableBackendError without the weights of a local model."""
     kinds, asks = list(kinds_of_texts(job, names)), dict.fromkeys(names, CostEstimate())
     vocabulary = job.config.data.texts
-    texts: list[str] = []
+    texts, of_partitions = list[str](), list[str]()
     if "text" in names:
         described = (catalogue.items.get(item, {}) for item in log.item_ids)
         texts += [plain_text(vocabulary, features) for features in described if vocabulary.describes(features)]
     if not kinds:
-        return Work(asks, [], _not_stored(job, texts))
+        return Work(asks, [], _not_stored(job, texts, of_partitions))
     with _session_on_a_copy(job) as session:
         ask = _Pretending(job, session)
         if job.since_ms is not None:
@@ -73,21 +73,31 @@ def work_of(job: Job, names: Sequence[str], catalogue: Catalogue, log: Interacti
             asks[name] = session.cost_estimate - before
         if "autograph" in names:
             texts += by_kind["items"].items.texts
-        if {"liber", "autograph"} & set(names):
+        if "autograph" in names:
             texts += by_kind["partitions"].versions.texts
+        if "liber" in names:
+            of_partitions += by_kind["partitions"].versions.texts
         if "liber" in names and job.config.knowledge.liber.shift:
-            texts += by_kind["partitions"].shifts_of(by_kind["partitions"].versions)
-        return Work(asks, list(dict.fromkeys(ask.open)), _not_stored(job, texts))
+            of_partitions += by_kind["partitions"].shifts_of(by_kind["partitions"].versions)
+        return Work(asks, list(dict.fromkeys(ask.open)), _not_stored(job, texts, of_partitions))
 
 
-def _not_stored(job: Job, texts: Sequence[str]) -> Sequence[str]:
-    """The different ones of ``texts`` that are to be encoded; all of them while there is no encoder."""
+def _not_stored(job: Job, texts: Sequence[str], of_partitions: Sequence[str]) -> Sequence[str]:
+    """The different ones of ``texts``, and of those that LIBER encodes ``of_partitions``, that are to be encoded; all
+    of them while there is no encoder."""
     config = job.config.knowledge
-    shipped = config.shipped_vectors if job.use_cache else None
     encoder = TextEncoder(config.encoder, config.encoder_tokens, job.config.arithmetic)
+    store = VectorStore(job.knowledge / ENCODED, encoder, config.shipped_vectors if job.use_cache else None)
+    if config.partition_tokens == config.encoder_tokens:
+        return _not_in(store, [*texts, *of_partitions])
+    longer = TextEncoder(config.encoder, config.partition_tokens, job.config.arithmetic)
+    return [*_not_in(store, texts), *_not_in(replace(store, encoder=longer, shipped_as=encoder.id), of_partitions)]
+
+
+def _not_in(store: VectorStore, texts: Sequence[str]) -> Sequence[str]:
     different = list(dict.fromkeys(text for text in texts if text))
     try:
-        return VectorStore(job.knowledge / ENCODED, encoder, shipped).not_stored(different)
+        return store.not_stored(different)
     except EncoderError:
         return different
 

@@ -143,12 +143,20 @@ class PlainTextConfig(_Settings):
 
 
 class LiberConfig(_Settings):
-    """When a user's cache of interactions closes, and what is asked about a closed partition."""
+    """When a user's cache of interactions closes, and what is asked about a closed partition.
+
+    With ``previous`` a question tells the summary of the partition before, so a user's partitions are asked about one
+    after the other. ``profile`` names features of users that questions tell. ``encoder_tokens`` cut what LIBER encodes
+    of partitions; None: as [knowledge] encoder_tokens.
+    """
 
     partition_size: Annotated[int, Field(ge=2, le=500)] | None = 50
     partition_days: Rate | None = None
     titles: Annotated[int, Field(ge=1, le=500)] = 20  # at most so many liked, and so many others, are told to the model
     summary_tokens: Annotated[int, Field(ge=8, le=2048)] = 64
+    previous: Annotated[bool, _ABSENT_WHEN_OFF] = False
+    profile: Annotated[tuple[str, ...], _ABSENT_WHEN_OFF] = ()
+    encoder_tokens: Annotated[int | None, Field(ge=16, le=512, exclude_if=lambda tokens: tokens is None)] = None
     shift: bool = True
     shift_tokens: Annotated[int, Field(ge=8, le=2048)] = 48
     dtype: Dtype = "float16"
@@ -302,6 +310,11 @@ class KnowledgeConfig(_Settings):
     shipped_responses: Path | None = None
     shipped_vectors: Path | None = None
     ttl_days: Rate = 30.0
+
+    @property
+    def partition_tokens(self) -> int:
+        """The longest text that LIBER encodes of a partition, in tokens."""
+        return self.liber.encoder_tokens or self.encoder_tokens
 
     @field_validator("encoder")
     @classmethod

@@ -22,8 +22,8 @@ from offline.data.languages.language import Language
 from offline.llm import wording
 from offline.llm.protocol import Prompt
 
-Kind = Literal["year", "title", "name"]
-KINDS: tuple[Kind, ...] = ("year", "title", "name")
+InventionKind = Literal["year", "title", "name"]
+INVENTION_KINDS: tuple[InventionKind, ...] = ("year", "title", "name")
 
 _YEAR = re.compile(r"(?<![\dA-Za-z])(?<!\d[.,])(?P<year>1[5-9]\d\d|20\d\d)(?P<decade>['’]?s\b)?(?!\d|[.,]\d)")
 _QUOTES = (('"', '"'), ("“", "”"), ("„", "“"), ("«", "»"), ("»", "«"), ("《", "》"), ("「", "」"))
@@ -46,12 +46,12 @@ _FIRST_WORDS = frozenset(_ENGLISH_BEGINNINGS.split())
 class Invention:
     """A finding: its kind, and the words of the answer."""
 
-    kind: Kind
+    kind: InventionKind
     words: str
 
 
 def inventions(answer: str, question: str, language: Language = ENGLISH) -> list[Invention]:
-    """What an answer names and its question does not, in the order of ``KINDS``."""
+    """What an answer names and its question does not, in the order of ``INVENTION_KINDS``."""
     asked = wording.words(question)
     known = {_plain(word) for word in asked}
     years = {mark["year"] for mark in _YEAR.finditer(question)}
@@ -93,7 +93,11 @@ class Faithfulness:
 
     def document(self) -> dict[str, int]:
         """The counts as JSON."""
-        return {"answers": self.answers, "unfaithful": self.unfaithful, **{kind: self.kinds[kind] for kind in KINDS}}
+        return {
+            "answers": self.answers,
+            "unfaithful": self.unfaithful,
+            **{kind: self.kinds[kind] for kind in INVENTION_KINDS},
+        }
 
 
 def _plain(word: str) -> str:

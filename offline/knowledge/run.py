@@ -127,11 +127,17 @@ class KnowledgeRun:
         shipped: Path | None = None,
     ) -> None:
         """See ``ProducerInputs`` for the names; ``llm`` is the model's id, ``imported`` texts stand for its answers."""
-        name, tokens = domain.config.encoder, domain.config.encoder_tokens
-        encoder = (
-            TextEncoder(name, tokens, precision) if engine is None else EngineEncoder(engine, name, tokens, precision)
-        )
-        self._encoder = encoder
+        config = domain.config
+
+        def encoder_of(tokens: int) -> TextEncoder:
+            if engine is None:
+                return TextEncoder(config.encoder, tokens, precision)
+            return EngineEncoder(engine, config.encoder, tokens, precision)
+
+        self._encoder = encoder = encoder_of(config.encoder_tokens)
+        self._partition_encoder = encoder_of(config.partition_tokens)
+        store = VectorStore(folder / ENCODED, encoder, shipped)
+        of_partitions = replace(store, encoder=self._partition_encoder, shipped_as=encoder.id)
         self._inputs = ProducerInputs(
             config=domain.config,
             schema=domain.schema,
@@ -140,9 +146,11 @@ class KnowledgeRun:
             log=domain.log,
             trained_rows=trained_rows,
             texts=KnowledgeTexts(domain, ask, imported),
-            encode=VectorStore(folder / ENCODED, encoder, shipped).vectors,
+            encode=store.vectors,
+            encode_partitions=of_partitions.vectors,
             llm=llm,
             encoder=encoder.id,
+            partition_encoder=self._partition_encoder.id,
             folder=folder,
             checkpoints=checkpoints,
             engine=engine,
@@ -174,9 +182,9 @@ class KnowledgeRun:
         """Note beside the vectors, and beside the hidden ``states``, whose texts they are of; with ``former``, also of
         those that earlier versions stored. Nothing if no text about a user was asked for."""
         inputs = self._inputs
-        if not {"_summaries", "versions"} & set(vars(inputs.texts)):
+        if not {"_summaries_and_prompts", "versions"} & set(vars(inputs.texts)):
             return
-        makers: list[Any] = [self._encoder]
+        makers: list[Any] = [self._encoder, self._partition_encoder]
         if states:
             marc = inputs.config.marc
             makers.append(LanguageModelStates(inputs.checkpoints, marc.model, marc.max_tokens))

@@ -12,7 +12,7 @@ from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.jobs.llm_requests import ask_of, imported_texts, kinds_of_texts, take_shipped_answers
 from offline.jobs.steps import Job
-from offline.knowledge.faithfulness import KINDS, Faithfulness, Invention, inventions_of
+from offline.knowledge.faithfulness import INVENTION_KINDS, Faithfulness, Invention, inventions_of
 from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
 from offline.knowledge.run import producers_of
 from offline.llm.protocol import Prompt
@@ -31,10 +31,16 @@ class StoredFaithfulness:
     def markdown(self, shown: int = 0, seed: int = 1) -> str:
         """A row for each kind of text, and so many drawn findings."""
         rows = [
-            [self.model, kind, f"{of.answers:,}", f"{of.rate:.2%}", *(f"{of.kinds[each]:,}" for each in KINDS)]
+            [
+                self.model,
+                kind,
+                f"{of.answers:,}",
+                f"{of.rate:.2%}",
+                *(f"{of.kinds[each]:,}" for each in INVENTION_KINDS),
+            ]
             for kind, of in self.counts.items()
         ]
-        heads = ["model", "answers about", "answers", "faithful", *(f"with a {kind}" for kind in KINDS)]
+        heads = ["model", "answers about", "answers", "faithful", *(f"with a {kind}" for kind in INVENTION_KINDS)]
         order = np.random.default_rng(seed).permutation(len(self.findings)).tolist()
         drawn = [self.findings[at] for at in order[:shown]]
         lines = [f"- {kind}, {invention.kind}: {invention.words} -- {answer!r}" for kind, invention, answer in drawn]

@@ -44,6 +44,8 @@ CHINESE = Language(
             "请用两句话描述这位{user}的品味：{tastes}。"
         ),
         topics_line="这位{user}{liked}的{plural}中最常见的{topics}：{values}。\n",
+        profile_line="关于一位{user}：{values}。\n",
+        previous_line="前一段时间，这位{user}的品味被描述为：{before}\n",
         nothing="无",
         names="；",
         taste="喜欢{values}。{answer}",

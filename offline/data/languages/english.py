@@ -39,6 +39,8 @@ ENGLISH = Language(
             "In two sentences, describe the taste of this {user}: {tastes}."
         ),
         topics_line="Most frequent {topics} among the {liked} ones: {values}.\n",
+        profile_line="About a {user}: {values}.\n",
+        previous_line="Some time ago, the {user}'s taste was described like this: {before}\n",
         nothing="none",
         names="; ",
         taste="Likes {values}. {answer}",

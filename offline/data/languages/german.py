@@ -53,6 +53,8 @@ GERMAN = Language(
             "Beschreibe in zwei Sätzen den Geschmack dieser Person: {tastes}."
         ),
         topics_line="Am häufigsten unter dem, was {liked} wurde ({topics}): {values}.\n",
+        profile_line="Über eine Person ({user}): {values}.\n",
+        previous_line="Vor einiger Zeit wurde ihr Geschmack so beschrieben: {before}\n",
         nothing="nichts",
         names="; ",
         taste="Mag {values}. {answer}",

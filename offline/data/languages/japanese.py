@@ -46,6 +46,8 @@ JAPANESE = Language(
             "この{user}の好みを二文で説明してください：{tastes}。"
         ),
         topics_line="{liked}{plural}に多い{topics}：{values}。\n",
+        profile_line="ある{user}について：{values}。\n",
+        previous_line="以前、この{user}の好みは次のように説明されました：{before}\n",
         nothing="なし",
         names="；",
         taste="{values}を好む。{answer}",

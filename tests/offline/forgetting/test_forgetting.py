@@ -100,9 +100,15 @@ def assert_gone(populated: Populated) -> None:
 
 
 @pytest.mark.own_valkey
-def test_nothing_is_left_of_a_user(tmp_path: Path, valkey: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("settings", [{}, {"previous": True, "profile": ["age"], "encoder_tokens": 256}])
+def test_nothing_is_left_of_a_user(
+    tmp_path: Path, valkey: str, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """Also where summaries tell what earlier ones said."""
     installation = pipeline(tmp_path / "all", valkey, "all")
     patched(monkeypatch, installation)
+    liber = {**installation.config.knowledge.liber.model_dump(mode="json"), **settings}
+    installation = installation.with_config(knowledge={"liber": liber})
     populated = populate(installation)
     client = installation.redis
     folder: Any = client.config_get("dir")

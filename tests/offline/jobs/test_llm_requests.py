@@ -70,14 +70,14 @@ def test_bad_answers_are_counted_in_the_run_that_asked_for_them(installed: Pipel
 def test_new_answers_are_compared_with_their_questions(installed: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     installed.close_partition_of("u3")
     faithful = installed.refresh()["faithfulness"]
-    one = {"answers": 1, "unfaithful": 0, "year": 0, "title": 0, "name": 0}
-    assert faithful == {"interest summaries": one, "interest shifts": one}
+    judged = {"answers": 1, "unfaithful": 0, "year": 0, "title": 0, "name": 0}
+    assert faithful == {"interest summaries": judged, "interest shifts": judged}
     assert installed.refresh()["faithfulness"] == {}, "answers of the cache are no news"
 
     monkeypatch.setattr("tests.offline.pipeline.answer_to", lambda text: f"{answer_to(text)} Joel Coen too.")
     installed.close_partition_of("u4")
     entry = installed.refresh()
-    assert entry["faithfulness"]["interest summaries"] == one | {"unfaithful": 1, "name": 1}
+    assert entry["faithfulness"]["interest summaries"] == judged | {"unfaithful": 1, "name": 1}
     assert entry["bad_answers"] == {}
     line = _run_line(RunLedger(installed.config.workdir).runs()[-1])
     assert "1 of 2 new answers name what their question does not" in line, "the shift quotes the summary"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_where_it_is_asked_for_an_unfaithful_answer_has_a_second_try() -> None:
         def __init__(self, *answers: str) -> None:
             self.answers = list(answers)
 
-        def ask_all(self, prompts: list[Prompt], progress_label: str) -> Answers:
+        def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers:
             return Answers(tuple(Completion(self.answers.pop(0), 50, 30) for _ in prompts))
 
     cured = usable(Session(invented, GOOD), [prompt], "items", faithful=True)

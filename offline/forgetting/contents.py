@@ -12,7 +12,7 @@ from typing import Any
 from models.contract.requests import Records
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.jobs.llm_requests import ABOUT_ITEMS, ask_of, data_of, kinds_of_texts, knowledge_run
+from offline.jobs.llm_requests import ABOUT_NOBODY, ask_of, data_of, kinds_of_texts, knowledge_run
 from offline.jobs.steps import Job
 from offline.knowledge.pooling import EncoderError
 from offline.knowledge.run import owned_records, producers_of, remove_owned
@@ -40,7 +40,7 @@ def note_owners(job: Job, prompts: PromptsByMark | None = None) -> str:
             ask = ask_of(job, _NotingOwners(session, {} if prompts is None else prompts))
             run = knowledge_run(job, catalogue, log, ask, session.account.model_id)
             for kind in kinds:
-                if kind not in ABOUT_ITEMS:
+                if kind not in ABOUT_NOBODY:
                     getattr(run.inputs_of(names[0]).texts, kind)
             run.note_owners(former=True, states="marc" in names)
     except (DataError, PermanentError, EncoderError, OSError) as error:

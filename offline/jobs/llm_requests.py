@@ -27,7 +27,7 @@ from offline.knowledge.config import MULTILINGUAL_ENCODER, PACKAGED_ENCODER
 from offline.knowledge.faithfulness import Faithfulness, inventions_of
 from offline.knowledge.inputs import ProducerInputs
 from offline.knowledge.knowledge_texts import Answered, Ask, KnowledgeTexts, closing
-from offline.knowledge.prompts import item_fields, taste_fields
+from offline.knowledge.prompts import group_fields, item_fields, taste_fields
 from offline.knowledge.quality import Asks, Problem, Usable, cleaned, problem, usable
 from offline.knowledge.run import ORDER, KnowledgeRun, producers_of
 from offline.llm.batches import REFUSED_RUNS
@@ -46,11 +46,12 @@ TEXTS = {
     "liber": ("summaries", "shifts"),
     "autograph": ("items", "summaries"),
     "marc": ("items", "summaries"),
+    "groups": ("groups",),
     "numbers": ("numbers",),
 }
 """Kinds of texts that each producer reads; the first producer of a run that reads a kind asks for it."""
-ABOUT_ITEMS = frozenset({"items", "numbers"})
-"""Kinds of texts about items; the others are about users."""
+ABOUT_NOBODY = frozenset({"items", "groups", "numbers"})
+"""Kinds of texts about items, and about groups of items or of many users; the others are about single users."""
 
 
 class LLMRun:
@@ -83,7 +84,7 @@ class LLMRun:
 
         knowledge_texts = texts_of_recent(self._run.job, recent, catalogue, log, ask)
         for kind in texts:
-            getattr(knowledge_texts["items" if kind in ABOUT_ITEMS else "partitions"], kind)
+            getattr(knowledge_texts["items" if kind in ABOUT_NOBODY else "partitions"], kind)
 
     @contextmanager
     def from_cache_alone(self) -> Iterator[None]:
@@ -194,7 +195,7 @@ def language_lines(job: Job) -> Iterator[str]:
     if config.data.texts.spoken is ENGLISH:
         return
     names = producers_of(config.feature_schema)
-    if config.knowledge.encoder == PACKAGED_ENCODER and {"text", "liber", "autograph"}.intersection(names):
+    if config.knowledge.encoder == PACKAGED_ENCODER and {"text", "liber", "autograph", "groups"}.intersection(names):
         yield (
             f'language "{tag}": the text encoder {PACKAGED_ENCODER} reads English alone; '
             f'set knowledge.encoder to "{MULTILINGUAL_ENCODER}" or to a folder'
@@ -246,9 +247,12 @@ def kinds_of_texts(job: Job, names: Sequence[str]) -> tuple[str, ...]:
 def carried_fields(job: Job, names: Sequence[str]) -> frozenset[str]:
     """Fields that the questions of these producers carry (models/contract/leaving.py)."""
     kinds, vocabulary = kinds_of_texts(job, names), job.config.data.texts
-    fields = item_fields(vocabulary) if ABOUT_ITEMS.intersection(kinds) else frozenset[str]()
+    fields = item_fields(vocabulary) if {"items", "numbers"} & set(kinds) else frozenset[str]()
+    if "groups" in kinds:
+        sides = {spec.side for spec in job.config.feature_schema.knowledge if spec.name == "groups"}
+        fields |= frozenset[str]().union(*(group_fields(vocabulary, side) for side in sides))
     liber = job.config.knowledge.liber
-    if not ABOUT_ITEMS.issuperset(kinds):
+    if not ABOUT_NOBODY.issuperset(kinds):
         fields |= taste_fields(vocabulary, liber.profile)
     quotes = "shifts" in kinds or ("summaries" in kinds and liber.previous)
     if quotes and (texts := imported_texts(job)) is not None:

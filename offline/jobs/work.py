@@ -16,7 +16,7 @@ from offline.data.log import InteractionLog
 from offline.jobs.events import recent
 from offline.jobs.ledger import RunLedger
 from offline.jobs.llm_requests import (
-    ABOUT_ITEMS,
+    ABOUT_NOBODY,
     TEXTS,
     ask_of,
     imported_texts,
@@ -26,7 +26,8 @@ from offline.jobs.llm_requests import (
 )
 from offline.jobs.steps import Job
 from offline.knowledge.encoder import TextEncoder, VectorStore
-from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
+from offline.knowledge.groups import likely_prompts
+from offline.knowledge.knowledge_texts import Answered, Domain, KnowledgeTexts
 from offline.knowledge.pooling import EncoderError
 from offline.knowledge.prompts import plain_text
 from offline.knowledge.run import ENCODED
@@ -51,9 +52,9 @@ class Work:
 def work_of(job: Job, names: Sequence[str], catalogue: Catalogue, log: InteractionLog) -> Work:
     """The work of the producers ``names``, in order. UnusableBackendError without the weights of a local model."""
     kinds, asks = list(kinds_of_texts(job, names)), dict.fromkeys(names, CostEstimate())
-    vocabulary = job.config.data.texts
+    domain, vocabulary = job.domain(catalogue, log), job.config.data.texts
     texts, of_partitions = list[str](), list[str]()
-    if "text" in names:
+    if {"text", "groups"} & set(names):
         described = (catalogue.items.get(item, {}) for item in log.item_ids)
         texts += [plain_text(vocabulary, features) for features in described if vocabulary.describes(features)]
     if not kinds:
@@ -63,17 +64,18 @@ def work_of(job: Job, names: Sequence[str], catalogue: Catalogue, log: Interacti
         if job.since_ms is not None:
             by_kind = texts_of_recent(job, recent(job, log), catalogue, log, ask)
         else:
-            of_all = KnowledgeTexts(job.domain(catalogue, log), ask, imported_texts(job))
+            of_all = KnowledgeTexts(domain, ask, imported_texts(job))
             by_kind = {"items": of_all, "partitions": of_all}
         for name in names:
             before = session.cost_estimate
             for kind in [kind for kind in kinds if kind in TEXTS[name]]:
                 kinds.remove(kind)
-                getattr(by_kind["items" if kind in ABOUT_ITEMS else "partitions"], kind)
+                if kind == "groups" and job.since_ms is None:
+                    by_kind["items"].ask_groups(_about_groups(job, domain))
+                getattr(by_kind["items" if kind in ABOUT_NOBODY else "partitions"], kind)
             asks[name] = session.cost_estimate - before
         if "autograph" in names:
             texts += by_kind["items"].items.texts
-        if "autograph" in names:
             texts += by_kind["partitions"].versions.texts
         if "liber" in names:
             of_partitions += by_kind["partitions"].versions.texts
@@ -85,13 +87,25 @@ def work_of(job: Job, names: Sequence[str], catalogue: Catalogue, log: Interacti
 def _not_stored(job: Job, texts: Sequence[str], of_partitions: Sequence[str]) -> Sequence[str]:
     """The different ones of ``texts``, and of those that LIBER encodes ``of_partitions``, that are to be encoded; all
     of them while there is no encoder."""
-    config = job.config.knowledge
-    encoder = TextEncoder(config.encoder, config.encoder_tokens, job.config.arithmetic)
+    config, encoder = job.config.knowledge, _encoder(job)
     store = VectorStore(job.knowledge / ENCODED, encoder, config.shipped_vectors if job.use_cache else None)
     if config.partition_tokens == config.encoder_tokens:
         return _not_in(store, [*texts, *of_partitions])
     longer = TextEncoder(config.encoder, config.partition_tokens, job.config.arithmetic)
     return [*_not_in(store, texts), *_not_in(replace(store, encoder=longer, shipped_as=encoder.id), of_partitions)]
+
+
+def _encoder(job: Job) -> TextEncoder:
+    config = job.config.knowledge
+    return TextEncoder(config.encoder, config.encoder_tokens, job.config.arithmetic)
+
+
+def _about_groups(job: Job, domain: Domain) -> list[Prompt]:
+    """Questions about groups; such as there may be, while there are no groups or no encoder."""
+    try:
+        return likely_prompts(domain, job.knowledge / "groups", _encoder(job).id)
+    except EncoderError:
+        return likely_prompts(domain, job.knowledge / "groups", "")
 
 
 def _not_in(store: VectorStore, texts: Sequence[str]) -> Sequence[str]:

@@ -279,6 +279,23 @@ class NumbersConfig(_Settings):
         return len(self.questions) * (2 if self.spread else 1)
 
 
+class GroupsConfig(_Settings):
+    """How many groups of items and of users there are, what is told of one, and how they are made.
+
+    ``members`` names of items stand in a question. One about users tells only what ``least_users`` of them liked.
+    ``seed`` and ``iterations`` are those of k-means.
+    """
+
+    items: Annotated[int, Field(ge=2, le=65535)] = 100
+    users: Annotated[int, Field(ge=2, le=65535)] = 100
+    members: Annotated[int, Field(ge=1, le=500)] = 15
+    least_users: Annotated[int, Field(ge=2)] = 5
+    tokens: Annotated[int, Field(ge=8, le=2048)] = 64
+    iterations: Count = 100
+    seed: int = 1
+    dtype: Dtype = "float16"
+
+
 class AutoGraphConfig(FrozenPartsConfig):
     """Latent factors of items and users, and the network over them. The defaults were measured: docs/autograph.md."""
 
@@ -306,6 +323,7 @@ class KnowledgeConfig(_Settings):
     liber: LiberConfig = LiberConfig()
     autograph: AutoGraphConfig = AutoGraphConfig()
     marc: MarcConfig = MarcConfig()
+    groups: GroupsConfig = GroupsConfig()
     numbers: NumbersConfig = NumbersConfig()
     shipped_responses: Path | None = None
     shipped_vectors: Path | None = None

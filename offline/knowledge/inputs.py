@@ -98,12 +98,12 @@ def text_form(inputs: ProducerInputs) -> str:
         summary_text(vocabulary, facts, "answer"),
         repr(config.liber.trigger),
         *(["faithful"] if config.faithful else []),
-        *([repr(summary_prompt(vocabulary, facts, 8, 2, told))] if (told := _told(config.liber)) else []),
+        *([repr(summary_prompt(vocabulary, facts, 8, 2, context))] if (context := _context(config.liber)) else []),
     ]
     return fingerprint(forms)
 
 
-def _told(config: LiberConfig) -> SummaryContext | None:
+def _context(config: LiberConfig) -> SummaryContext | None:
     """An example of what questions about partitions tell beside them; None if they tell nothing."""
     if not (config.previous or config.profile):
         return None

@@ -146,6 +146,7 @@ class KnowledgeTexts:
         self._users = domain.catalogue.users
         self._ask = ask
         self.shift_prompts: Mapping[int, Prompt] = {}  # by partition, once the shifts were asked for
+        self.groups = Texts((), np.zeros(0, np.bool_))  # once somebody knows the groups
         self.partitions = partitions = domain.partitions() if partitions is None else partitions
         numbers = {name: at for at, name in enumerate(domain.log.user_ids)}
         known = [(numbers[text.user], text) for text in (imported.users if imported else ()) if text.user in numbers]
@@ -192,6 +193,12 @@ class KnowledgeTexts:
             tuple(tuple(islice(texts, len(prompts))) for prompts in about),
             np.array([any(list(islice(absent, len(prompts)))) for prompts in about], np.bool_),
         )
+
+    def ask_groups(self, prompts: Sequence[Prompt]) -> Sequence[str | None]:
+        """What is said of groups; ``groups`` has it, too."""
+        said = self._ask(list(prompts), "groups")
+        self.groups = Texts(tuple(text or "" for text in said.texts), np.array(said.absent, np.bool_))
+        return said.texts
 
     @cached_property
     def facts(self) -> list[PartitionFacts]:

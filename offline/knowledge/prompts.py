@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from models.contract.leaving import HISTORY
 from offline.data.texts import TextsConfig, columns_of, render
@@ -62,6 +62,12 @@ def taste_fields(vocabulary: TextsConfig, profile: Sequence[str] = ()) -> frozen
 def profile_fields(profile: Sequence[str]) -> frozenset[str]:
     """Fields that a question carries which tells these features of a user, or quotes an answer to one that did."""
     return frozenset(f"users.{name}" for name in profile)
+
+
+def group_fields(vocabulary: TextsConfig, side: Literal["item", "user"]) -> frozenset[str]:
+    """Fields that questions about groups carry: about users, what several of them liked."""
+    fields = taste_fields(vocabulary)
+    return fields if side == "user" else fields - {HISTORY}
 
 
 def profile_facts(vocabulary: TextsConfig, profile: Sequence[str], user: str, features: Mapping[str, Any]) -> str:
@@ -135,6 +141,31 @@ def summary_prompt(
     profile = sentences.profile_line.format(**words, values=context.profile) if context.profile else ""
     before = sentences.previous_line.format(**words, before=context.before) if context.before else ""
     return _prompt(f"{profile}{before}{question}", max_tokens, taste_fields(vocabulary) | context.carries)
+
+
+def group_prompt(
+    vocabulary: TextsConfig, facts: PartitionFacts, max_tokens: int, side: Literal["item", "user"]
+) -> Prompt:
+    """Ask what items of a group are about, or what users of a group like: ``facts`` are of items that stand for it."""
+    language = vocabulary.spoken
+    sentences, topics = language.sentences, facts.top_topics()
+    words = vocabulary.model_dump(include={"noun", "plural", "user", "liked", "topics", "aspects", "tastes"})
+    values = language.notation.listing.join(topics)
+    line = sentences.group_topics.format(**words, values=values) if topics else ""
+    question = sentences.item_group_question if side == "item" else sentences.user_group_question
+    asked = question.format(**words, names=sentences.names.join(facts.names), group_topics=line)
+    return _prompt(asked, max_tokens, group_fields(vocabulary, side))
+
+
+def group_text(vocabulary: TextsConfig, facts: PartitionFacts, answer: str, side: Literal["item", "user"]) -> str:
+    """The text to encode of a group: topics, the answer, then names as far as the encoder's window reaches."""
+    if side == "user":
+        return summary_text(vocabulary, facts, answer)
+    language = vocabulary.spoken
+    listing, sentences = language.notation.listing, language.sentences
+    topics = listing.join(facts.top_topics()) or sentences.no_topics
+    described = sentences.item_text.format(item=topics, answer=answer.strip())
+    return sentences.gap.join([described, sentences.plain_text.format(item=sentences.names.join(facts.names))])
 
 
 def _words(vocabulary: TextsConfig) -> dict[str, str]:

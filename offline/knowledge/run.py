@@ -38,7 +38,7 @@ OWNERS = "owners.sqlite3"
 """The file in that folder that says whose texts those are, and those of hidden states."""
 OWNED = ("encoded texts", "hidden states")
 """Names of the stores whose rows have owners."""
-ORDER = ("text", "liber", "autograph", "marc", "numbers")
+ORDER = ("text", "liber", "autograph", "marc", "groups", "numbers")
 """All producers there are, in the order in which they run: LIBER's summaries are what the later ones read, and a server
 that cannot weigh answers ends the run, so what needs that comes last."""
 
@@ -70,6 +70,10 @@ def producer(name: str) -> Producer:
             from offline.knowledge.marc import produce as marc
 
             return marc.produce
+        case "groups":
+            from offline.knowledge import groups
+
+            return groups.produce
         case "numbers":
             from offline.knowledge import numbers
 
@@ -198,7 +202,7 @@ class KnowledgeRun:
     def _absent(self, texts: Iterable[str]) -> int:
         """How many texts of these kinds may still come."""
         absent = {kind: getattr(self._inputs.texts, kind).absent for kind in texts}
-        of_items = sum(np.sum(absent.pop(kind, 0)) for kind in ("items", "numbers"))
+        of_items = sum(np.sum(absent.pop(kind, 0)) for kind in ("items", "groups", "numbers"))
         # no shift is asked for where the summary is absent, and there it counts as absent too
         of_partitions = np.logical_or.reduce(list(absent.values())) if absent else 0
         return int(of_items + np.sum(of_partitions))

@@ -177,9 +177,9 @@ def test_a_backlog_is_asked_in_rounds_where_a_summary_reads_the_one_before(data:
     firsts = texts.partitions.start[:-1].tolist()
     assert model.lists[0] == [plain.summary_prompts[at] for at in firsts]
     for at in (firsts[3] + 1, firsts[3] + 2):
-        asked, told = texts.summary_prompts[at].messages[-1][1], texts.versions.tastes[at - 1]
+        asked, before = texts.summary_prompts[at].messages[-1][1], texts.versions.tastes[at - 1]
         assert asked == (
-            f"Some time ago, the viewer's taste was described like this: {told}\n"
+            f"Some time ago, the viewer's taste was described like this: {before}\n"
             f"{plain.summary_prompts[at].messages[-1][1]}"
         )
     assert {prompt.owner for prompt in texts.summary_prompts.values()} == {owner_mark(f"u{at}") for at in range(12)}
@@ -224,9 +224,9 @@ def test_an_imported_text_is_told_from_its_moment_on_and_carried_on(data: Synthe
 
 def test_a_profile_is_told_without_the_id_and_carried(data: Synthetic) -> None:
     users = {**data.catalogue.users, "u1": {"age": 25, "gender": "F", "copy": "u1"}, "u2": {}}
-    told = replace(data, catalogue=replace(data.catalogue, users=users))
-    texts = interests(told, EchoModel(), profile=("gender", "age", "copy", "shoe"))
-    plain = interests(told, EchoModel())
+    known = replace(data, catalogue=replace(data.catalogue, users=users))
+    texts = interests(known, EchoModel(), profile=("gender", "age", "copy", "shoe"))
+    plain = interests(known, EchoModel())
     at, nothing = int(texts.partitions.start[1]), int(texts.partitions.start[2])
     assert texts.summary_prompts[at].messages[-1][1] == (
         f"About a viewer: gender F, age 25.\n{plain.summary_prompts[at].messages[-1][1]}"

@@ -3,15 +3,15 @@ has the vector of the nearest group without any (the collective knowledge of REK
 
 Items are grouped by their own texts, users by the mean of the texts of what they liked. Groups are made once, of what
 the training period has, and then stay; questions about them tell what stands in the file of the groups, so they stay as
-well. A question about users tells only items that several of them liked, and a group that has none is not asked about.
-A user has a version after the first like, and again whenever the number of likes has doubled.
+well. No group is of few users, and a question about users tells only items that several of them liked. A user has a
+version after the first like, and again whenever the number of likes has doubled.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from models.contract.arrays import BoolArray, FloatArray, IntArray
+from models.contract.arrays import Array, BoolArray, FloatArray, IntArray
 from models.contract.schema import KnowledgeSpec, fingerprint
 from offline.data.files import read_arrays, write_arrays
 from offline.knowledge.config import GroupsConfig
@@ -34,6 +34,7 @@ from offline.knowledge.inputs import (
 )
 from offline.knowledge.knowledge_texts import Domain
 from offline.knowledge.prompts import PartitionFacts, group_prompt, group_text, plain_text
+from offline.knowledge.shipped import read_shipped_file
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
 from offline.llm.protocol import Prompt
 
@@ -49,31 +50,41 @@ _AT_ONCE = 4096  # owners whose vectors are in memory together
 @dataclass(frozen=True, slots=True)
 class Groups:
     """Groups of one side, frozen: ``centroids`` [groups, width] of unit length, among what lies around the ``centre``
-    [width]. ``facts`` tell each group by names and topics of items; without names if nothing may be told of it."""
+    [width]. ``members`` are ids of the items by which each group is described; none if nothing may be told of it."""
 
     centre: FloatArray
     centroids: FloatArray
-    facts: tuple[PartitionFacts, ...]
+    members: tuple[tuple[str, ...], ...]
 
     @property
     def digest(self) -> str:
-        return fingerprint([self.centre.tolist(), self.centroids.tolist(), [asdict(facts) for facts in self.facts]])
+        return fingerprint([self.centre.tolist(), self.centroids.tolist(), self.members])
 
-    def save(self, path: Path) -> None:
-        document = json.dumps([asdict(facts) for facts in self.facts], ensure_ascii=False).encode()
-        facts = np.frombuffer(document, np.uint8)
-        write_arrays(path, centre=self.centre, centroids=self.centroids, facts=facts)
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """All of it, as a file has it: no text, so it may be shipped (shipped.py)."""
+        document = json.dumps(self.members, ensure_ascii=False).encode()
+        members = np.frombuffer(document, np.uint8)
+        return {"centre": self.centre, "centroids": self.centroids, "members": members}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, Array]) -> Groups:
+        """Inverse of ``arrays``."""
+        members = json.loads(arrays["members"].tobytes())
+        return cls(arrays["centre"], arrays["centroids"], tuple(tuple(ids) for ids in members))
 
     @classmethod
     def load(cls, path: Path) -> Groups:
-        arrays = read_arrays(path)
-        facts = tuple(PartitionFacts(**entry) for entry in json.loads(arrays["facts"].tobytes()))
-        return cls(arrays["centre"], arrays["centroids"], facts)
+        return cls.of_arrays(read_arrays(path))
+
+    def facts(self, domain: Domain) -> list[PartitionFacts]:
+        """Names and topics of the items by which each group is described, as far as the catalogue has names."""
+        return [_facts(domain, ids) for ids in self.members]
 
     def prompts(self, domain: Domain, side: OwnerSide) -> dict[int, Prompt]:
         """The question about each group of which something may be told, by its number."""
         vocabulary, tokens = domain.vocabulary, domain.config.groups.tokens
-        named = ((at, facts) for at, facts in enumerate(self.facts) if facts.names)
+        named = ((at, facts) for at, facts in enumerate(self.facts(domain)) if facts.names)
         return {at: group_prompt(vocabulary, facts, tokens, side) for at, facts in named}
 
     def nearest(self, vectors: FloatArray, allowed: BoolArray | None = None) -> IntArray:
@@ -159,27 +170,25 @@ class _Owners:
             raise TooFewError(needs)
         vectors = self.wide[owners] if side == "item" else likes.means(likes.start[owners + 1] - 1, self.wide)
         groups = Groups(self.centre, _centroids(_directions(vectors - self.centre), config, side), ())
-        describe = self._facts_of_items if side == "item" else self._facts_of_users
-        return replace(groups, facts=describe(owners, vectors, groups))
+        choose = self._nearest_items if side == "item" else self._telling_items
+        chosen = choose(owners, vectors, groups)
+        return replace(groups, members=tuple(self._named(items) for items in chosen))
 
-    def _facts_of_items(self, owners: IntArray, vectors: FloatArray, groups: Groups) -> tuple[PartitionFacts, ...]:
-        """The items that are nearest to the middle of each group."""
+    def _nearest_items(self, owners: IntArray, vectors: FloatArray, groups: Groups) -> Iterator[IntArray]:
+        """The items of each group, those nearest to its middle first."""
         group, likeness = groups.nearest(vectors), _directions(vectors - groups.centre)
-        facts = []
         for at, centroid in enumerate(groups.centroids):
             members = np.flatnonzero(group == at)
             order = np.argsort(-(likeness[members] @ centroid), kind="stable")
-            facts.append(self._facts(owners[members[order]]))
-        return tuple(facts)
+            yield owners[members[order]]
 
-    def _facts_of_users(self, owners: IntArray, vectors: FloatArray, groups: Groups) -> tuple[PartitionFacts, ...]:
+    def _telling_items(self, owners: IntArray, vectors: FloatArray, groups: Groups) -> Iterator[IntArray]:
         """The items that most distinguish each group: of those that enough of its users liked, by their share of the
         group's users, times how much that exceeds everybody's share on a logarithmic scale."""
         config, group = self.inputs.config.groups, groups.nearest(vectors)
         likes = Likes.of(self.inputs, self.known, self.inputs.trained_rows)
         liked = [np.unique(likes.of_user(user)) for user in owners.tolist()]
         whole = np.bincount(np.concatenate(liked), minlength=len(self.known)) / len(owners)
-        facts = []
         for at in range(len(groups.centroids)):
             members = np.flatnonzero(group == at)
             counts = np.bincount(
@@ -189,17 +198,17 @@ class _Owners:
             items = np.flatnonzero(counts >= config.least_users)
             share = counts[items] / max(1, len(members))
             order = np.argsort(-share * np.log(share / whole[items]), kind="stable")
-            facts.append(self._facts(items[order]))
-        return tuple(facts)
+            yield items[order]
 
-    def _facts(self, items: IntArray) -> PartitionFacts:
-        """The first of the items that have a name, each name once."""
-        inputs, topics_of = self.inputs, dict[str, tuple[str, ...]]()
+    def _named(self, items: IntArray) -> tuple[str, ...]:
+        """Ids of the first of these items that have names, each name once."""
+        inputs, ids = self.inputs, dict[str, str]()
         for item in items.tolist():
-            features = inputs.catalogue.items.get(inputs.log.item_ids[item], {})
-            if len(topics_of) < inputs.config.groups.members and (name := inputs.vocabulary.item_name(features)):
-                topics_of.setdefault(name, inputs.vocabulary.topics_of(features))
-        return PartitionFacts(list(topics_of), [True] * len(topics_of), [list(topics) for topics in topics_of.values()])
+            item_id = inputs.log.item_ids[item]
+            name = inputs.vocabulary.item_name(inputs.catalogue.items.get(item_id, {}))
+            if name and len(ids) < inputs.config.groups.members:
+                ids.setdefault(name, item_id)
+        return tuple(ids.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +301,13 @@ def _of_users(owners: _Owners, spec: KnowledgeSpec, described: _Described) -> Us
     return UserVectors(named, vectors, start, likes.rows[places].astype(np.int64))
 
 
+def _facts(domain: Domain, ids: Iterable[str]) -> PartitionFacts:
+    features = [domain.catalogue.items.get(item_id, {}) for item_id in ids]
+    named = [(name, item) for item in features if (name := domain.vocabulary.item_name(item))]
+    topics = [domain.vocabulary.topics_of(item) for _, item in named]
+    return PartitionFacts([name for name, _ in named], [True] * len(named), topics)
+
+
 def _listed(domain: Domain) -> Iterator[tuple[OwnerSide, KnowledgeSpec]]:
     """The sides that the schema lists."""
     specs = {spec.side: spec for spec in domain.schema.knowledge if spec.name == "groups"}
@@ -322,10 +338,14 @@ def _groups_of(inputs: ProducerInputs, owners: _Owners, side: OwnerSide) -> Grou
     path = _path(inputs, inputs.folder, inputs.encoder, side)
     if path.is_file():
         return Groups.load(path)
-    groups = owners.grouped(side)
-    groups.save(path)
-    named = sum(bool(facts.names) for facts in groups.facts)
-    print(f"  {len(groups.facts)} groups of {side}s, of which {named} can be described", flush=True)
+    if shipped := read_shipped_file(inputs.shipped, path.name):
+        groups = Groups.of_arrays(shipped)
+    else:
+        groups = owners.grouped(side)
+    write_arrays(path, **groups.arrays)
+    named = sum(bool(facts.names) for facts in groups.facts(inputs))
+    origin = ", shipped" if shipped else ""
+    print(f"  {len(groups.members)} groups of {side}s{origin}, of which {named} can be described", flush=True)
     return groups
 
 
@@ -340,8 +360,9 @@ def _described(
     components = {"llm": inputs.llm, "prompt": fingerprint(form), "encoder": inputs.encoder, "groups": groups.digest}
     if not projection_path(inputs.folder, components, spec.dim).is_file():
         inputs.need(inputs.texts.groups.absent)
-    known = np.array([bool(answers.get(at)) for at in range(len(groups.facts))], np.bool_)
-    texts = [group_text(vocabulary, groups.facts[at], answers[at] or "", side) for at in np.flatnonzero(known).tolist()]
+    facts = groups.facts(inputs)
+    known = np.array([bool(answers.get(at)) for at in range(len(facts))], np.bool_)
+    texts = [group_text(vocabulary, facts[at], answers[at] or "", side) for at in np.flatnonzero(known).tolist()]
     wide = inputs.encode(texts)
     complete = not inputs.texts.groups.absent.any()
     what = f"encoded texts about groups of {side}s"
@@ -358,12 +379,19 @@ def _directions(vectors: FloatArray) -> FloatArray:
 
 
 def _centroids(vectors: FloatArray, config: GroupsConfig, side: OwnerSide) -> FloatArray:
-    """Middles [groups, width] of groups of ``vectors`` [n, width], by k-means from the configuration's seed."""
+    """Middles [groups, width] of groups of ``vectors`` [n, width], by k-means from the configuration's seed. Without
+    those of few users: the middle of one would be that user's taste, also when the user is forgotten."""
     from sklearn.cluster import KMeans
 
-    count = min(_count(config, side), len(np.unique(vectors, axis=0)))
+    count, least = (
+        min(_count(config, side), len(np.unique(vectors, axis=0))),
+        config.least_users if side == "user" else 1,
+    )
     fitted = KMeans(count, n_init=1, random_state=config.seed, max_iter=config.iterations).fit(vectors)
-    return _directions(fitted.cluster_centers_.astype(np.float32))
+    is_large = np.bincount(fitted.labels_, minlength=count) >= least
+    if not is_large.any():
+        raise TooFewError(f"{least} {side}s who are alike: lower knowledge.groups.{side}s")
+    return _directions(fitted.cluster_centers_[is_large].astype(np.float32))
 
 
 def _some(owners: IntArray, draw: np.random.Generator) -> IntArray:

@@ -15,6 +15,7 @@ import numpy as np
 
 from models.contract.schema import FeatureSchema
 from offline.data.catalogue import DataError
+from offline.data.files import read_arrays
 from offline.data.log import InteractionLog
 from offline.engine.engines import Engine
 from offline.knowledge.config import KnowledgeConfig
@@ -24,7 +25,7 @@ from offline.knowledge.inputs import Producer, ProducerInputs
 from offline.knowledge.knowledge_texts import Ask, Domain, KnowledgeTexts
 from offline.knowledge.marc.states import LanguageModelStates
 from offline.knowledge.marc.store import StateStore, shipped_source
-from offline.knowledge.shipped import read_shipped, write_shipped
+from offline.knowledge.shipped import read_shipped, read_shipped_files, write_shipped
 from offline.knowledge.vectors import ItemVectors, Knowledge, Lineage, Produced, UserVectors
 from offline.llm.arithmetic import Precision
 from offline.store import ArrayFile, ArrayFolder, addresses, owner_table, shape_in_words
@@ -245,8 +246,8 @@ def _owned_stores(folder: Path) -> list[tuple[str, ArrayFile | ArrayFolder]]:
 
 
 def export_vectors(config: KnowledgeConfig, folder: Path, checkpoints: Path, path: Path) -> int:
-    """Write to ``path``, which a configuration can ship (``shipped_vectors``), the encoded texts and hidden states in a
-    job's knowledge ``folder``, and those that it was shipped itself.
+    """Write to ``path``, which a configuration can ship (``shipped_vectors``), the encoded texts, hidden states and
+    groups in a job's knowledge ``folder``, and those that it was shipped itself.
 
     Returns their number. DataError if nothing was computed yet. ``checkpoints`` has converted language models.
     """
@@ -260,7 +261,8 @@ def export_vectors(config: KnowledgeConfig, folder: Path, checkpoints: Path, pat
     vectors = {name: read_shipped(config.shipped_vectors, name) | of_source for name, of_source in computed.items()}
     if not all(vectors.values()):
         raise DataError(f"there are no vectors in {folder}: run `refresh` or `knowledge` first")
-    return write_shipped(path, vectors)
+    files = {each.name: read_arrays(each) for each in sorted((folder / "groups").glob("groups-*.npz"))}
+    return write_shipped(path, vectors, read_shipped_files(config.shipped_vectors) | files)
 
 
 def load_knowledge(folder: Path, schema: FeatureSchema, log: InteractionLog) -> Knowledge:

@@ -34,7 +34,7 @@ KNOWLEDGE = {
         "groups": "what a language model says of groups of items and of users",
         "numbers": "a language model's answers on scales, as numbers",
         "shipped_responses": "file of stored answers that comes with the configuration (export-answers)",
-        "shipped_vectors": "file of encoded texts and hidden states that comes with it (export-vectors)",
+        "shipped_vectors": "file of encoded texts, hidden states and groups that comes with it (export-vectors)",
         "ttl_days": "a record that was not renewed for so long counts as stale; a week later it is deleted",
     },
     "PlainTextConfig": {"dtype": "how the numbers of a vector are stored"},

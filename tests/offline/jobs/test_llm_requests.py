@@ -17,7 +17,7 @@ from offline.jobs.llm_requests import carried_fields, data_of, inputs_of, kinds_
 from offline.jobs.status import _run_line
 from offline.llm.config import LLMConfig
 from offline.llm.protocol import Completion, Prompt, UnusableBackendError
-from tests.offline.pipeline import LATER_MS, Pipeline, answer_to
+from tests.offline.pipeline import LATER_MS, Pipeline, answer_to, with_groups
 
 
 def test_an_imported_text_is_of_its_own_item_whoever_is_told_alike(installed: Pipeline) -> None:
@@ -170,3 +170,39 @@ def test_numbers_carry_fields_of_items_alone(fresh: Pipeline) -> None:
     to_afar = {"backend": "openai", "base_url": "https://example.com/v1", "model": "m"}
     away = job.config.model_copy(update={"llm": LLMConfig.model_validate(to_afar)})
     assert "items.genres" in not_let_out(replace(job, config=away), ["numbers"])
+
+
+def test_groups_are_asked_about_once_published_and_accounted(fresh: Pipeline) -> None:
+    fresh = with_groups(fresh)
+    foreseen = dry_run(fresh.job)
+    (planned,) = [producer for producer in foreseen.producers if producer.name == "groups"]
+    entry, paid = fresh.paid_by(live_first=False)
+    about_groups = [text for text in paid if "of one kind" in text or "Several people" in text]
+    summary = entry["producers"]["groups"]
+    assert summary == {
+        "state": "made",
+        "absent": 0,
+        "users": summary["users"],
+        "versions": summary["versions"],
+        "items": 20,
+    }
+    assert planned.asks.to_ask == 7 >= len(about_groups) >= 5
+    assert planned.records == summary["users"] + summary["items"]
+    assert entry["records"]["item/groups"]["written"] == 20
+    assert entry["records"]["user/groups"]["written"] == summary["users"]
+    assert entry["faithfulness"]["groups"]["answers"] == len(about_groups)
+    fresh.stream(("somebody new", "i1", 5.0, LATER_MS))
+    again, more = fresh.paid_by()
+    assert (more, again["producers"]["groups"]["users"]) == ([], summary["users"] + 1), "a new user costs no question"
+    assert again["records"]["user/groups"]["written"] == 1
+    assert fresh.refresh(since_ms=LATER_MS)["producers"]["groups"]["state"] == "current"
+
+
+def test_groups_carry_history_where_they_are_of_users(fresh: Pipeline) -> None:
+    job = with_groups(fresh).job
+    assert carried_fields(job, ["groups"]) == {"history", "items.title", "items.genres"}
+    assert kinds_of_texts(job, ["groups"]) == ("groups",)
+    schema = job.config.feature_schema
+    of_items = tuple(spec for spec in schema.knowledge if (spec.name, spec.side) != ("groups", "user"))
+    config = job.config.model_copy(update={"feature_schema": schema.model_copy(update={"knowledge": of_items})})
+    assert carried_fields(replace(job, config=config), ["groups"]) == {"items.title", "items.genres"}

@@ -15,12 +15,14 @@ from models.contract.events import Interaction
 from models.contract.leaving import HISTORY
 from models.contract.schema import KnowledgeSpec
 from offline.data.catalogue import Catalogue
+from offline.data.files import read_arrays
 from offline.data.log import InteractionLog
 from offline.knowledge.config import GroupsConfig
 from offline.knowledge.errors import NotFittedError, TooFewError
 from offline.knowledge.groups import Groups, Likes, likely_prompts, produce, version_counts
 from offline.knowledge.inputs import ProducerInputs
 from offline.knowledge.needs import Supply, shape_fault
+from offline.knowledge.shipped import read_shipped_files, write_shipped
 from offline.knowledge.vectors import ItemVectors, Produced, UserVectors
 from offline.llm.protocol import Prompt
 from tests.offline.knowledge.fakes import EchoModel, inputs, vector_of
@@ -102,7 +104,7 @@ def test_an_item_has_the_vector_of_the_nearest_group(data: Synthetic, tmp_path: 
     nearest = np.argmax((centred / np.linalg.norm(centred, axis=1)[:, None]) @ groups.centroids.T, axis=1)
     for group in range(4):
         assert len(np.unique(items.published[nearest == group], axis=0)) == 1
-        assert set(groups.facts[group].names) <= {f"Film {at}" for at in np.flatnonzero(nearest == group)}
+        assert set(groups.members[group]) <= {data.log.item_ids[at] for at in np.flatnonzero(nearest == group)}
 
 
 def test_new_items_and_users_cost_no_question(data: Synthetic, tmp_path: Path) -> None:
@@ -159,10 +161,10 @@ def test_a_question_about_users_tells_nothing_of_fewer_than_said(data: Synthetic
     (path,) = tmp_path.glob("groups-user-*.npz")
     log, until = data.log, int(0.8 * len(data.log))
     early = (log.value > SCHEMA.liked_above) & (np.arange(len(log)) < until)
-    fans = {f"Film {item}": len(np.unique(log.user[early & (log.item == item)])) for item in range(ITEMS)}
-    rare = {name for name, count in fans.items() if count < FEW.least_users}
-    for facts in Groups.load(path).facts:
-        assert not rare & set(facts.names)
+    fans = [len(np.unique(log.user[early & (log.item == item)])) for item in range(ITEMS)]
+    rare = {name for name, count in zip(log.item_ids, fans, strict=True) if count < FEW.least_users}
+    for members in Groups.load(path).members:
+        assert not rare & set(members)
     strict = FEW.model_copy(update={"least_users": 13, "users": 3})
     model = EchoModel()
     with suppress(TooFewError):  # a single text is too little to tell directions apart
@@ -170,6 +172,7 @@ def test_a_question_about_users_tells_nothing_of_fewer_than_said(data: Synthetic
     asked = [prompt for prompt in model.asked["groups"] if HISTORY in (prompt.carries or ())]
     assert 0 < len(asked) < 3, "a group with nothing that may be told is not asked about"
     assert b'"u1"' not in path.read_bytes()
+    assert b"Film" not in path.read_bytes(), "it holds no text, so it may be shipped"
 
 
 def test_a_bad_answer_sends_its_members_to_another_group(data: Synthetic, tmp_path: Path) -> None:
@@ -230,3 +233,18 @@ def test_other_settings_are_other_groups(data: Synthetic, tmp_path: Path) -> Non
     again, also = both(produce(read(data, tmp_path, config=FEW.model_copy(update={"users": 4, "dtype": "int8"}))))
     assert again.space.components == items.space.components
     assert also.space.components["groups"] != users.space.components["groups"]
+
+
+def test_groups_are_shipped_without_being_made_again(data: Synthetic, tmp_path: Path) -> None:
+    model = EchoModel()
+    items, _ = both(produce(read(data, tmp_path / "first", model)))
+    files = {path.name: read_arrays(path) for path in (tmp_path / "first").glob("groups-*")}
+    write_shipped(tmp_path / "shipped.npz", {}, files)
+    assert read_shipped_files(tmp_path / "shipped.npz").keys() == files.keys()
+    shuffled = replace(data.log, value=data.log.value[::-1].copy())  # other groups of users would be made of it
+    read_now = read(data, tmp_path / "second", model, log=shuffled)
+    again, _ = both(produce(replace(read_now, shipped=tmp_path / "shipped.npz")))
+    assert len(model.paid) == 7
+    assert again.space == items.space
+    produce(read(data, tmp_path / "third", model, log=shuffled))
+    assert len(model.paid) > 7

@@ -382,12 +382,15 @@ def _centroids(vectors: FloatArray, config: GroupsConfig, side: OwnerSide) -> Fl
     """Middles [groups, width] of groups of ``vectors`` [n, width], by k-means from the configuration's seed. Without
     those of few users: the middle of one would be that user's taste, also when the user is forgotten."""
     from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
 
-    count, least = (
-        min(_count(config, side), len(np.unique(vectors, axis=0))),
-        config.least_users if side == "user" else 1,
-    )
-    fitted = KMeans(count, n_init=1, random_state=config.seed, max_iter=config.iterations).fit(vectors)
+    different = np.sort(np.unique(vectors, axis=0, return_index=True)[1])
+    count = min(_count(config, side), len(different))
+    least = config.least_users if side == "user" else 1
+    # begun with drawn owners: a draw by distances would turn the last bit of a vector into other groups
+    begun = vectors[np.random.default_rng(config.seed).choice(different, count, replace=False)].astype(np.float64)
+    with threadpool_limits(1):  # several threads add up in any order
+        fitted = KMeans(count, init=begun, n_init=1, max_iter=config.iterations).fit(vectors.astype(np.float64))
     is_large = np.bincount(fitted.labels_, minlength=count) >= least
     if not is_large.any():
         raise TooFewError(f"{least} {side}s who are alike: lower knowledge.groups.{side}s")

@@ -259,7 +259,8 @@ def export_vectors(config: KnowledgeConfig, folder: Path, checkpoints: Path, pat
         source: StateStore(folder / "marc" / "states", reader).read(config.marc.depth),
     }
     vectors = {name: read_shipped(config.shipped_vectors, name) | of_source for name, of_source in computed.items()}
-    if not all(vectors.values()):
+    vectors = {name: of_source for name, of_source in vectors.items() if of_source}
+    if not vectors:
         raise DataError(f"there are no vectors in {folder}: run `refresh` or `knowledge` first")
     files = {each.name: read_arrays(each) for each in sorted((folder / "groups").glob("groups-*.npz"))}
     return write_shipped(path, vectors, read_shipped_files(config.shipped_vectors) | files)

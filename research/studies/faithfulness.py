@@ -12,7 +12,9 @@ from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
 from offline.jobs.llm_requests import ask_of, imported_texts, kinds_of_texts, take_shipped_answers
 from offline.jobs.steps import Job
+from offline.knowledge.encoder import TextEncoder
 from offline.knowledge.faithfulness import INVENTION_KINDS, Faithfulness, Invention, inventions_of
+from offline.knowledge.groups import likely_prompts
 from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
 from offline.knowledge.run import producers_of
 from offline.llm.protocol import Prompt
@@ -64,7 +66,11 @@ def stored_faithfulness(job: Job, catalogue: Catalogue, log: InteractionLog) -> 
                     result.findings += [(label, invention, text) for invention in inventions]
             return answers
 
-        texts = KnowledgeTexts(job.domain(catalogue, log), ask, imported_texts(job))
+        domain, knowledge = job.domain(catalogue, log), job.config.knowledge
+        texts = KnowledgeTexts(domain, ask, imported_texts(job))
         for kind in kinds_of_texts(job, producers_of(job.config.feature_schema)):
+            if kind == "groups":
+                encoder = TextEncoder(knowledge.encoder, knowledge.encoder_tokens)
+                texts.ask_groups(likely_prompts(domain, job.knowledge / kind, encoder.id))
             getattr(texts, kind)
     return result

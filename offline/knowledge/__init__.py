@@ -14,10 +14,11 @@ encoder     texts -> unit vectors, stored by content
 pooling     what an encoder's folder says of itself, and how its hidden states become one vector
 multilingual  an encoder of sixteen languages, from a package of its own
 projection  wide text vectors -> the few dimensions that are served, frozen
-shipped     encoded texts and hidden states that a configuration ships, read by a first run
+shipped     encoded texts, hidden states and groups that a configuration ships, read by a first run
 plain       producer: items' own texts, no language model; the control
 liber       producer: summaries of a user's closed partitions
 autograph   producer: latent factors and a graph of users and items
 marc        producer: compressed hidden states of the language model
+groups      producer: what the language model says of groups of items and of users
 numbers     producer: the language model's answers on scales, as numbers
 """

@@ -25,12 +25,12 @@ from offline.data.catalogue import Catalogue, DataError
 from offline.data.dataset import open_dataset
 from offline.data.log import InteractionLog
 from offline.jobs.calls import authorization, refusal
+from offline.jobs.llm_requests import inputs_of
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job, step
-from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
 from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.run import load_knowledge
-from offline.llm.protocol import Completion, Prompt
+from offline.llm.protocol import Completion
 from offline.publish.connection import key_prefix, open_store
 from offline.refresh import language_model, refresh
 
@@ -114,8 +114,8 @@ class _Showcase:
 
     def ask_live(self) -> None:
         """Ask the language model about the user's newest partition again, now, and show both answers."""
-        knowledge_texts = KnowledgeTexts(self._job.domain(self._catalogue, self._log), _nobody)
-        prompt = knowledge_texts.summary_prompts[self._partitions.start[self._user + 1] - 1]
+        with inputs_of(self._job, self._catalogue, self._log, "liber") as inputs:
+            prompt = inputs.texts.summary_prompts[self._partitions.start[self._user + 1] - 1]
         with Run(self._job, "demo").working() as run, language_model(self._job) as session:
             try:
                 (cached,) = session.ask_all([prompt], "  cached answer").texts
@@ -177,10 +177,6 @@ class _Showcase:
         counts[log.item[log.by_user().of_user(self._user)]] = 0
         popular = [log.item_ids[item] for item in np.argsort(-counts, kind="stable") if counts[item]]
         return [item for item in popular if item in self._catalogue.items][:count]
-
-
-def _nobody(prompts: list[Prompt], label: str) -> Answered:
-    raise AssertionError(f"nobody is asked about {label}: only a prompt is wanted")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
     forget     users who are forgotten, in all that earlier runs stored; requests that wait      when there are any
     data       interactions and catalogue from their source             once
     events     interactions that the service streamed, or that files gained, since the last run
-    knowledge  each producer in turn: text, LIBER, AutoGraph, MARC, numbers -> vectors in frozen spaces
+    knowledge  each producer in turn: text, LIBER, AutoGraph, MARC, groups, numbers -> vectors in frozen spaces
     train      CTR models on the older part, judged on the newer; ONNX export   when spaces changed or the log grew
     publish    changed records -> Redis; a new model is a new release: compare, stage, gate, switch
 

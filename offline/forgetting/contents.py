@@ -12,11 +12,9 @@ from typing import Any
 from models.contract.requests import Records
 from offline.data.catalogue import DataError
 from offline.data.log import InteractionLog
-from offline.jobs.llm_requests import ABOUT_ITEMS, answered, data_of, kinds_of_texts, knowledge_run
+from offline.jobs.llm_requests import ABOUT_NOBODY, ask_of, data_of, kinds_of_texts, knowledge_run
 from offline.jobs.steps import Job
-from offline.knowledge.knowledge_texts import Answered
 from offline.knowledge.pooling import EncoderError
-from offline.knowledge.quality import usable
 from offline.knowledge.run import owned_records, producers_of, remove_owned
 from offline.llm.account import CACHE_FILE
 from offline.llm.cache import ResponseCache, former_keys
@@ -39,14 +37,10 @@ def note_owners(job: Job, prompts: PromptsByMark | None = None) -> str:
     try:
         catalogue, log = data_of(job)
         with open_session(job.config.llm, job.llm, dry_run=True) as session:
-            asks = _NotingOwners(session, {} if prompts is None else prompts)
-
-            def ask(prompts: list[Prompt], label: str) -> Answered:
-                return answered(usable(asks, prompts, label, job.config.data.texts.spoken))
-
+            ask = ask_of(job, _NotingOwners(session, {} if prompts is None else prompts))
             run = knowledge_run(job, catalogue, log, ask, session.account.model_id)
             for kind in kinds:
-                if kind not in ABOUT_ITEMS:
+                if kind not in ABOUT_NOBODY:
                     getattr(run.inputs_of(names[0]).texts, kind)
             run.note_owners(former=True, states="marc" in names)
     except (DataError, PermanentError, EncoderError, OSError) as error:

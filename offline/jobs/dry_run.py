@@ -27,6 +27,7 @@ from offline.jobs.runs import check_owner
 from offline.jobs.steps import Job, StepCache
 from offline.jobs.work import Work, work_of
 from offline.knowledge import run as producers
+from offline.knowledge.groups import version_counts
 from offline.knowledge.liber.partitions import close_partitions
 from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import Knowledge, Produced
@@ -181,7 +182,8 @@ def _records_due(job: Job, log: InteractionLog, catalogue: Catalogue, grown: Kno
     for spec in job.config.feature_schema.knowledge:
         produced = grown.produced.get(spec.name, Produced())
         if spec.side == "user":
-            count = versions > 0 if produced.users is None else versions != np.diff(produced.users.start)
+            of_user = version_counts(job.domain(catalogue, log), described) if spec.name == "groups" else versions
+            count = of_user > 0 if produced.users is None else of_user != np.diff(produced.users.start)
         else:
             known = has_text if "items" in TEXTS[spec.name] else described
             count = known if produced.items is None else known & ~produced.items.known

@@ -93,8 +93,9 @@ def forecast_of(
     if log is None or not len(log.observed):
         return None
     means = measured(job, log)
-    # numbers are of items alone, a few dozen prompts of one token each: no matter of how many users there are
-    asks = set(producers_of(job.config.feature_schema)) - {"text", "numbers"}
+    # no matter of how many users there are: numbers are of items, a few dozen prompts of one token each, and there are
+    # as many groups as the settings say
+    asks = set(producers_of(job.config.feature_schema)) - {"text", "groups", "numbers"}
     calls = _calls(means, users, bool(asks), bool(asks & {"autograph", "marc"}))
     tokens, memory = _tokens(job, calls, rate, prompt_rate), _memory(job, store, log, users)
     return Forecast(users, [_events(means, users), calls, *tokens, memory])

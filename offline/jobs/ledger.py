@@ -82,9 +82,10 @@ class RunRecord:
     ``reasons`` say what is left for the next run, or what went wrong. ``stages``: seconds by stage. ``llm``: what the
     run asked of the language model; None if nothing. ``arithmetic``: of models in the run's own process, and why; empty
     if no producer ran. ``asked_again`` and ``bad_answers``: first answers, and second ones, by what was wrong with
-    them. ``records``: written, unchanged and bytes by kind of record. ``release`` is the live one after the run,
-    ``refused`` the one that the gate keeps off ("": none; None of a run that publishes no model). ``totals`` sums up
-    all runs of the ledger.
+    them. ``faithfulness``: by kind of text, well-formed new answers and those that name what their question does not
+    (offline/knowledge/faithfulness.py). ``records``: written, unchanged and bytes by kind of record. ``release`` is the
+    live one after the run, ``refused`` the one that the gate keeps off ("": none; None of a run that publishes no
+    model). ``totals`` sums up all runs of the ledger.
     """
 
     run: str
@@ -101,6 +102,7 @@ class RunRecord:
     arithmetic: str = ""
     asked_again: dict[str, int] = field(default_factory=dict)
     bad_answers: dict[str, int] = field(default_factory=dict)
+    faithfulness: dict[str, dict[str, int]] = field(default_factory=dict)
     producers: dict[str, ProducerSummary] = field(default_factory=dict)
     records: dict[str, dict[str, int]] = field(default_factory=dict)
     bytes_written: int = 0

@@ -7,7 +7,7 @@ something new; texts of all others come from the cache alone, and texts that the
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,22 +18,22 @@ from models.contract.leaving import IMPORTED
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.dataset import open_dataset
 from offline.data.languages.english import ENGLISH
-from offline.data.languages.language import Language
 from offline.data.log import InteractionLog
 from offline.engine.engines import Engine
 from offline.jobs.events import Recent
 from offline.jobs.runs import Run
 from offline.jobs.steps import Job
 from offline.knowledge.config import MULTILINGUAL_ENCODER, PACKAGED_ENCODER
+from offline.knowledge.faithfulness import Faithfulness, inventions_of
 from offline.knowledge.inputs import ProducerInputs
 from offline.knowledge.knowledge_texts import Answered, Ask, KnowledgeTexts, closing
-from offline.knowledge.prompts import item_fields, taste_fields
-from offline.knowledge.quality import Usable, problem, usable
+from offline.knowledge.prompts import group_fields, item_fields, taste_fields
+from offline.knowledge.quality import Asks, Problem, Usable, cleaned, problem, usable
 from offline.knowledge.run import ORDER, KnowledgeRun, producers_of
 from offline.llm.batches import REFUSED_RUNS
 from offline.llm.cache import cache_key, stored_answers
 from offline.llm.client import REMEDY, SETTING
-from offline.llm.protocol import Answers, Prompt
+from offline.llm.protocol import Answers, Completion, Prompt
 from offline.llm.session import LLMSession, open_session
 from offline.publish.tombstones import ForgottenUsers
 from offline.training.samples import split_samples
@@ -46,11 +46,12 @@ TEXTS = {
     "liber": ("summaries", "shifts"),
     "autograph": ("items", "summaries"),
     "marc": ("items", "summaries"),
+    "groups": ("groups",),
     "numbers": ("numbers",),
 }
 """Kinds of texts that each producer reads; the first producer of a run that reads a kind asks for it."""
-ABOUT_ITEMS = frozenset({"items", "numbers"})
-"""Kinds of texts about items; the others are about users."""
+ABOUT_NOBODY = frozenset({"items", "groups", "numbers"})
+"""Kinds of texts about items, and about groups of items or of many users; the others are about single users."""
 
 
 class LLMRun:
@@ -61,13 +62,18 @@ class LLMRun:
         self._run, self._language = run, run.job.config.data.texts.spoken
         self._answering = session
         self._again, self._bad = Counter[str](), Counter[str]()
+        self._faithfulness = defaultdict[str, Faithfulness](Faithfulness)
         run.asked(session.account, {}, {})  # a run that is killed while it asks for hours is found by its account's id
         for line in import_lines(run.job):
             print(f"  {line}", flush=True)
 
     def __call__(self, prompts: list[Prompt], label: str) -> Answered:
+        before = replace(self._faithfulness[label])
         answers = self._usable(self._answering, prompts, label)
         print(f"  {label}: {answers.summary()}", flush=True)
+        if new := self._faithfulness[label].answers - before.answers:
+            unfaithful = self._faithfulness[label].unfaithful - before.unfaithful
+            print(f"  {label}: {unfaithful} of {new} new answers name what their question does not", flush=True)
         return answered(answers)
 
     def ask_recent(self, texts: tuple[str, ...], recent: Recent, catalogue: Catalogue, log: InteractionLog) -> None:
@@ -78,7 +84,7 @@ class LLMRun:
 
         knowledge_texts = texts_of_recent(self._run.job, recent, catalogue, log, ask)
         for kind in texts:
-            getattr(knowledge_texts["items" if kind in ABOUT_ITEMS else "partitions"], kind)
+            getattr(knowledge_texts["items" if kind in ABOUT_NOBODY else "partitions"], kind)
 
     @contextmanager
     def from_cache_alone(self) -> Iterator[None]:
@@ -95,27 +101,30 @@ class LLMRun:
 
     def _usable(self, session: LLMSession, prompts: list[Prompt], label: str) -> Usable:
         """Usable answers; what was wrong with those that this run asked for is counted."""
-        asking = _Fresh(session, self._run.job.use_cache, self._language)
+        job = self._run.job
+        asking = _Fresh(session, job, self._faithfulness[label])
         try:
-            return usable(asking, prompts, f"  {label}", self._language)
+            return usable(asking, prompts, f"  {label}", self._language, faithful=job.config.knowledge.faithful)
         finally:  # a run that is stopped here has paid too
             for count, wrong in zip((self._again, self._bad), asking.wrong, strict=False):  # or no second try
                 count.update(wrong)
             self._bad.update(asking.refused)
-            self._run.asked(self.session.account, self._again, self._bad)
+            counts = {kind: counted.document() for kind, counted in self._faithfulness.items() if counted.answers}
+            self._run.asked(self.session.account, self._again, self._bad, counts)
 
 
 class _Fresh:
     """A session that counts its new bad answers: ``wrong`` has one count by problem per call, ``refused`` counts the
-    prompts that are refused for good since this run.
+    prompts that are refused for good since this run, ``faithfulness`` the new ones that are well formed.
 
     Bad answers stay in the cache and are read again by every run; they are news in the run that asked for them only.
     """
 
-    def __init__(self, session: LLMSession, use_cache: bool, language: Language) -> None:
+    def __init__(self, session: LLMSession, job: Job, faithfulness: Faithfulness) -> None:
         self.wrong: list[Counter[str]] = []
         self.refused = Counter[str]()
-        self._session, self._use_cache, self._language = session, use_cache, language
+        self._session, self._use_cache, self._faithfulness = session, job.use_cache, faithfulness
+        self._language, self._faithful = job.config.data.texts.spoken, job.config.knowledge.faithful
 
     def ask_all(self, prompts: Sequence[Prompt], progress_label: str) -> Answers:
         """Answers of the session, after counting the bad ones among the new."""
@@ -126,11 +135,19 @@ class _Fresh:
         answers = session.ask_all(prompts, progress_label)
         got = zip(keys, answers.completions, prompts, strict=True) if session.account.paid > paid else ()
         fresh = {key: (answer, prompt) for key, answer, prompt in got if answer is not None and key not in known}
-        problems = [problem(answer, prompt, self._language) for answer, prompt in fresh.values()]
+        problems = [self._problem(answer, prompt) for answer, prompt in fresh.values()]
         if now := {keys[at] for at in answers.refused} - refused:
             self.refused["refused"] += len(now)
         self.wrong.append(Counter(answer for answer in problems if answer is not None))
         return answers
+
+    def _problem(self, answer: Completion, prompt: Prompt) -> Problem | None:
+        """The problem of an answer. A well-formed one is counted."""
+        if (wrong := problem(answer, prompt, self._language)) is not None or prompt.choices:
+            return wrong
+        inventions = inventions_of(cleaned(answer, prompt, self._language), prompt, self._language)
+        self._faithfulness.add(inventions)
+        return "unfaithful" if inventions and self._faithful else None
 
 
 def take_shipped_answers(job: Job, session: LLMSession) -> None:
@@ -145,6 +162,16 @@ def take_shipped_answers(job: Job, session: LLMSession) -> None:
 def answered(answers: Usable) -> Answered:
     """Usable answers as the producers read them."""
     return Answered(answers.texts, [state == "absent" for state in answers.states])
+
+
+def ask_of(job: Job, session: Asks) -> Ask:
+    """The language model as the producers read it: usable answers of a session, uncounted."""
+    language, faithful = job.config.data.texts.spoken, job.config.knowledge.faithful
+
+    def ask(prompts: list[Prompt], label: str) -> Answered:
+        return answered(usable(session, prompts, label, language, faithful=faithful))
+
+    return ask
 
 
 def imported_texts(job: Job) -> ImportedTexts | None:
@@ -168,7 +195,7 @@ def language_lines(job: Job) -> Iterator[str]:
     if config.data.texts.spoken is ENGLISH:
         return
     names = producers_of(config.feature_schema)
-    if config.knowledge.encoder == PACKAGED_ENCODER and {"text", "liber", "autograph"}.intersection(names):
+    if config.knowledge.encoder == PACKAGED_ENCODER and {"text", "liber", "autograph", "groups"}.intersection(names):
         yield (
             f'language "{tag}": the text encoder {PACKAGED_ENCODER} reads English alone; '
             f'set knowledge.encoder to "{MULTILINGUAL_ENCODER}" or to a folder'
@@ -220,10 +247,15 @@ def kinds_of_texts(job: Job, names: Sequence[str]) -> tuple[str, ...]:
 def carried_fields(job: Job, names: Sequence[str]) -> frozenset[str]:
     """Fields that the questions of these producers carry (models/contract/leaving.py)."""
     kinds, vocabulary = kinds_of_texts(job, names), job.config.data.texts
-    fields = item_fields(vocabulary) if ABOUT_ITEMS.intersection(kinds) else frozenset[str]()
-    if not ABOUT_ITEMS.issuperset(kinds):
-        fields |= taste_fields(vocabulary)
-    if "shifts" in kinds and (texts := imported_texts(job)) is not None:
+    fields = item_fields(vocabulary) if {"items", "numbers"} & set(kinds) else frozenset[str]()
+    if "groups" in kinds:
+        sides = {spec.side for spec in job.config.feature_schema.knowledge if spec.name == "groups"}
+        fields |= frozenset[str]().union(*(group_fields(vocabulary, side) for side in sides))
+    liber = job.config.knowledge.liber
+    if not ABOUT_NOBODY.issuperset(kinds):
+        fields |= taste_fields(vocabulary, liber.profile)
+    quotes = "shifts" in kinds or ("summaries" in kinds and liber.previous)
+    if quotes and (texts := imported_texts(job)) is not None:
         fields |= {IMPORTED for text in texts.users if text.partition is not None}
     return fields
 
@@ -271,8 +303,5 @@ def knowledge_run(
 def inputs_of(job: Job, catalogue: Catalogue, log: InteractionLog, producer: str) -> Iterator[ProducerInputs]:
     """The inputs of a producer, for jobs that ask no language model: with the answers that are stored."""
     with open_session(job.config.llm, job.llm, dry_run=True) as session:
-
-        def ask(prompts: list[Prompt], label: str) -> Answered:
-            return answered(usable(session, prompts, label, job.config.data.texts.spoken))
-
-        yield knowledge_run(job, catalogue, log, ask, session.account.model_id).inputs_of(producer)
+        ask, model = ask_of(job, session), session.account.model_id
+        yield knowledge_run(job, catalogue, log, ask, model).inputs_of(producer)

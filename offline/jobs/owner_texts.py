@@ -12,13 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from models.contract.requests import TEXTS_SECONDS, OwnerText, OwnerTexts
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
-from offline.jobs.llm_requests import answered, imported_texts, kinds_of_texts
+from offline.jobs.llm_requests import ask_of, imported_texts, kinds_of_texts
 from offline.jobs.steps import Job
-from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
+from offline.knowledge.knowledge_texts import KnowledgeTexts
 from offline.knowledge.prompts import item_prompt
-from offline.knowledge.quality import usable
 from offline.knowledge.run import producers_of
-from offline.llm.protocol import Prompt
 from offline.llm.session import open_session
 from offline.publish.bulk import Bulk
 from offline.publish.connection import Store
@@ -36,12 +34,8 @@ def publish_texts(job: Job, store: Store, catalogue: Catalogue, log: Interaction
         return {}
     watch = TombstoneWatch(store, job.config.workdir)
     with open_session(job.config.llm, job.llm, dry_run=True) as session:
-
-        def ask(prompts: list[Prompt], label: str) -> Answered:
-            return answered(usable(session, prompts, label, job.config.data.texts.spoken))
-
         model = session.account.model_id
-        texts = KnowledgeTexts(job.domain(catalogue, log), ask, imported_texts(job))
+        texts = KnowledgeTexts(job.domain(catalogue, log), ask_of(job, session), imported_texts(job))
         of_users = (entry for entry in _of_users(texts, kinds, log, model) if not watch.blocks(entry[0]))
         users = _write(store, store.keys.user_texts, of_users, watch)
         items = _write(store, store.keys.item_texts, _of_items(job, texts, catalogue, log, model), None)
@@ -50,7 +44,7 @@ def publish_texts(job: Job, store: Store, catalogue: Catalogue, log: Interaction
 
 def _of_users(texts: KnowledgeTexts, kinds: Iterable[str], log: InteractionLog, model: str) -> Iterator[Owned]:
     """Summaries and shifts, partition by partition."""
-    prompts_of = {"summaries": ("summary", dict(enumerate(texts.summary_prompts)))} if "summaries" in kinds else {}
+    prompts_of = {"summaries": ("summary", texts.summary_prompts)} if "summaries" in kinds else {}
     if "shifts" in kinds:
         assert texts.shifts
         prompts_of["shifts"] = ("shift", dict(texts.shift_prompts))

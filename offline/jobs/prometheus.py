@@ -31,6 +31,8 @@ _GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "job_bytes_written": ("bytes it wrote to Redis", (*_JOB, "kind")),
     "model_refused": ("1 if the gate keeps the model that was trained last from going live", ("config",)),
     "llm_bad_answers": ("answers it found bad, by problem", (*_JOB, "problem")),
+    "llm_judged_answers": ("well-formed new answers, by kind of text", (*_JOB, "texts")),
+    "llm_unfaithful_answers": ("those that name what their question does not", (*_JOB, "texts")),
     "llm_calls": ("calls to the language model, retries included; last run", _JOB),
     "llm_cache_hits": ("answers that were paid for earlier; last run", _JOB),
     "llm_paid": ("answers that were paid for; last run", _JOB),
@@ -114,6 +116,9 @@ def _set_work(gauges: Mapping[str, Gauge], run: RunRecord) -> None:
         gauges["job_bytes_written"].labels(*key, kind).set(counts["bytes"])
     for problem, count in run.bad_answers.items():
         gauges["llm_bad_answers"].labels(*key, problem).set(count)
+    for kind, counts in run.faithfulness.items():
+        gauges["llm_judged_answers"].labels(*key, kind).set(counts.get("answers", 0))
+        gauges["llm_unfaithful_answers"].labels(*key, kind).set(counts.get("unfaithful", 0))
     for name in _LLM:
         gauges[name].labels(*key).set(0 if run.llm is None else getattr(run.llm, name.removeprefix("llm_")))
 

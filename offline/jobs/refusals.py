@@ -245,6 +245,9 @@ def _idle_settings(job: Job, catalogue: Catalogue, supply: Supply) -> Iterator[s
     column = job.config.data.texts.topics_column
     if column and catalogue.items and not any(features.get(column) for features in catalogue.items.values()):
         yield f'data.texts.topics_column: no item has a value in {column!r}; "" switches topics off'
+    for column in job.config.knowledge.liber.profile:
+        if not any(features.get(column) for features in catalogue.users.values()):
+            yield f"knowledge.liber.profile: no user has a value in {column!r}, so questions do not tell it"
 
 
 def _ids_told(job: Job, catalogue: Catalogue) -> Iterator[str]:
@@ -252,13 +255,17 @@ def _ids_told(job: Job, catalogue: Catalogue) -> Iterator[str]:
     outlet = job.config.llm.outlet
     if outlet is None or outlet.allowed is None:
         return
-    fields = carried_fields(job, producers_of(job.config.feature_schema))
-    for column in sorted(field.removeprefix("items.") for field in fields if field.startswith("items.")):
-        copies = [item == str(features[column]) for item, features in catalogue.items.items() if features.get(column)]
+    of_sides = {"items": catalogue.items, "users": catalogue.users}
+    for field in sorted(carried_fields(job, producers_of(job.config.feature_schema))):
+        side, _, column = field.partition(".")
+        if side not in of_sides:
+            continue
+        copies = [name == str(features[column]) for name, features in of_sides[side].items() if features.get(column)]
         if 2 * sum(copies) > len(copies):
+            remedy = f"{{{column}}} out of [data.texts]" if side == "items" else "it out of knowledge.liber.profile"
             yield (
-                f"items.{column} holds the ids of {sum(copies)} of {len(copies)} items, and ids never go to "
-                f"{outlet.address} ({outlet.place}): take {{{column}}} out of [data.texts]"
+                f"{field} holds the ids of {sum(copies)} of {len(copies)} {side}, and ids never go to "
+                f"{outlet.address} ({outlet.place}): take {remedy}"
             )
 
 

@@ -216,10 +216,17 @@ class Run:
         if lasting(reason) not in self.record.reasons:
             self.record.reasons.append(lasting(reason))
 
-    def asked(self, account: Account, again: Mapping[str, int], bad: Mapping[str, int]) -> None:
+    def asked(
+        self,
+        account: Account,
+        again: Mapping[str, int],
+        bad: Mapping[str, int],
+        faithfulness: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> None:
         """Note the account of the run's session with the language model so far; a run has one session."""
         self.record.llm = replace(account)
         self.record.asked_again, self.record.bad_answers = dict(again), dict(bad)
+        self.record.faithfulness = {kind: dict(counts) for kind, counts in (faithfulness or {}).items()}
         self.save()
 
     def published(self, publication: Published) -> None:

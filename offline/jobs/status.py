@@ -199,6 +199,10 @@ def _run_line(run: RunRecord) -> str:
         else f"{llm.calls} calls, {llm.cache_hits} from cache, {llm.prompt_tokens} + {llm.completion_tokens} "
         f"tokens, cost {llm.cost:.4f}"
     )
+    counts = run.faithfulness.values()
+    if answers := sum(of_kind.get("answers", 0) for of_kind in counts):
+        unfaithful = sum(of_kind.get("unfaithful", 0) for of_kind in counts)
+        asked += f", {unfaithful} of {answers} new answers name what their question does not"
     reasons = f"; {'; '.join(run.reasons)}" if run.reasons else ""
     return (
         f"run        {run.started_at} {run.job}: {run.status} after {run.seconds:.1f} s; {asked}; "

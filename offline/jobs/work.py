@@ -7,19 +7,18 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from offline.data.catalogue import Catalogue
-from offline.data.languages.language import Language
 from offline.data.log import InteractionLog
 from offline.jobs.events import recent
 from offline.jobs.ledger import RunLedger
 from offline.jobs.llm_requests import (
-    ABOUT_ITEMS,
+    ABOUT_NOBODY,
     TEXTS,
-    answered,
+    ask_of,
     imported_texts,
     kinds_of_texts,
     take_shipped_answers,
@@ -27,10 +26,10 @@ from offline.jobs.llm_requests import (
 )
 from offline.jobs.steps import Job
 from offline.knowledge.encoder import TextEncoder, VectorStore
-from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts
+from offline.knowledge.groups import likely_prompts
+from offline.knowledge.knowledge_texts import Answered, Domain, KnowledgeTexts
 from offline.knowledge.pooling import EncoderError
 from offline.knowledge.prompts import plain_text
-from offline.knowledge.quality import usable
 from offline.knowledge.run import ENCODED
 from offline.llm.account import CACHE_FILE, speed_of
 from offline.llm.budget import BYTES_PER_TOKEN, CostEstimate
@@ -53,43 +52,66 @@ class Work:
 def work_of(job: Job, names: Sequence[str], catalogue: Catalogue, log: InteractionLog) -> Work:
     """The work of the producers ``names``, in order. UnusableBackendError without the weights of a local model."""
     kinds, asks = list(kinds_of_texts(job, names)), dict.fromkeys(names, CostEstimate())
-    vocabulary = job.config.data.texts
-    texts: list[str] = []
-    if "text" in names:
+    domain, vocabulary = job.domain(catalogue, log), job.config.data.texts
+    texts, of_partitions = list[str](), list[str]()
+    if {"text", "groups"} & set(names):
         described = (catalogue.items.get(item, {}) for item in log.item_ids)
         texts += [plain_text(vocabulary, features) for features in described if vocabulary.describes(features)]
     if not kinds:
-        return Work(asks, [], _not_stored(job, texts))
+        return Work(asks, [], _not_stored(job, texts, of_partitions))
     with _session_on_a_copy(job) as session:
-        ask = _Pretending(session, vocabulary.spoken)
+        ask = _Pretending(job, session)
         if job.since_ms is not None:
             by_kind = texts_of_recent(job, recent(job, log), catalogue, log, ask)
         else:
-            of_all = KnowledgeTexts(job.domain(catalogue, log), ask, imported_texts(job))
+            of_all = KnowledgeTexts(domain, ask, imported_texts(job))
             by_kind = {"items": of_all, "partitions": of_all}
         for name in names:
             before = session.cost_estimate
             for kind in [kind for kind in kinds if kind in TEXTS[name]]:
                 kinds.remove(kind)
-                getattr(by_kind["items" if kind in ABOUT_ITEMS else "partitions"], kind)
+                if kind == "groups" and job.since_ms is None:
+                    by_kind["items"].ask_groups(_about_groups(job, domain))
+                getattr(by_kind["items" if kind in ABOUT_NOBODY else "partitions"], kind)
             asks[name] = session.cost_estimate - before
         if "autograph" in names:
             texts += by_kind["items"].items.texts
-        if {"liber", "autograph"} & set(names):
             texts += by_kind["partitions"].versions.texts
+        if "liber" in names:
+            of_partitions += by_kind["partitions"].versions.texts
         if "liber" in names and job.config.knowledge.liber.shift:
-            texts += by_kind["partitions"].shifts_of(by_kind["partitions"].versions)
-        return Work(asks, list(dict.fromkeys(ask.open)), _not_stored(job, texts))
+            of_partitions += by_kind["partitions"].shifts_of(by_kind["partitions"].versions)
+        return Work(asks, list(dict.fromkeys(ask.open)), _not_stored(job, texts, of_partitions))
 
 
-def _not_stored(job: Job, texts: Sequence[str]) -> Sequence[str]:
-    """The different ones of ``texts`` that are to be encoded; all of them while there is no encoder."""
+def _not_stored(job: Job, texts: Sequence[str], of_partitions: Sequence[str]) -> Sequence[str]:
+    """The different ones of ``texts``, and of those that LIBER encodes ``of_partitions``, that are to be encoded; all
+    of them while there is no encoder."""
+    config, encoder = job.config.knowledge, _encoder(job)
+    store = VectorStore(job.knowledge / ENCODED, encoder, config.shipped_vectors if job.use_cache else None)
+    if config.partition_tokens == config.encoder_tokens:
+        return _not_in(store, [*texts, *of_partitions])
+    longer = TextEncoder(config.encoder, config.partition_tokens, job.config.arithmetic)
+    return [*_not_in(store, texts), *_not_in(replace(store, encoder=longer, shipped_as=encoder.id), of_partitions)]
+
+
+def _encoder(job: Job) -> TextEncoder:
     config = job.config.knowledge
-    shipped = config.shipped_vectors if job.use_cache else None
-    encoder = TextEncoder(config.encoder, config.encoder_tokens, job.config.arithmetic)
+    return TextEncoder(config.encoder, config.encoder_tokens, job.config.arithmetic)
+
+
+def _about_groups(job: Job, domain: Domain) -> list[Prompt]:
+    """Questions about groups; such as there may be, while there are no groups or no encoder."""
+    try:
+        return likely_prompts(domain, job.knowledge / "groups", _encoder(job).id)
+    except EncoderError:
+        return likely_prompts(domain, job.knowledge / "groups", "")
+
+
+def _not_in(store: VectorStore, texts: Sequence[str]) -> Sequence[str]:
     different = list(dict.fromkeys(text for text in texts if text))
     try:
-        return VectorStore(job.knowledge / ENCODED, encoder, shipped).not_stored(different)
+        return store.not_stored(different)
     except EncoderError:
         return different
 
@@ -97,13 +119,12 @@ def _not_stored(job: Job, texts: Sequence[str]) -> Sequence[str]:
 class _Pretending:
     """Answers from the cache, and with words that say nothing where it has none; those prompts are ``open``."""
 
-    def __init__(self, session: LLMSession, language: Language) -> None:
+    def __init__(self, job: Job, session: LLMSession) -> None:
         self.open: list[Prompt] = []
-        self._session = session
-        self._language = language
+        self._ask = ask_of(job, session)
 
     def __call__(self, prompts: list[Prompt], label: str) -> Answered:
-        answers = answered(usable(self._session, prompts, f"  {label}", self._language))
+        answers = self._ask(prompts, f"  {label}")
         texts = [
             self._pretend(prompt) if absent else text
             for prompt, text, absent in zip(prompts, answers.texts, answers.absent, strict=True)

@@ -22,6 +22,8 @@ Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0)]
 Sentence = Annotated[str, Field(min_length=1, max_length=2000)]
+_ABSENT_WHEN_OFF = Field(exclude_if=lambda value: not value)
+"""Of a setting that came later: where it is off, producers are as up to date as they were before there was one."""
 
 
 class _Settings(BaseModel):
@@ -141,12 +143,20 @@ class PlainTextConfig(_Settings):
 
 
 class LiberConfig(_Settings):
-    """When a user's cache of interactions closes, and what is asked about a closed partition."""
+    """When a user's cache of interactions closes, and what is asked about a closed partition.
+
+    With ``previous`` a question tells the summary of the partition before, so a user's partitions are asked about one
+    after the other. ``profile`` names features of users that questions tell. ``encoder_tokens`` cut what LIBER encodes
+    of partitions; None: as [knowledge] encoder_tokens.
+    """
 
     partition_size: Annotated[int, Field(ge=2, le=500)] | None = 50
     partition_days: Rate | None = None
     titles: Annotated[int, Field(ge=1, le=500)] = 20  # at most so many liked, and so many others, are told to the model
     summary_tokens: Annotated[int, Field(ge=8, le=2048)] = 64
+    previous: Annotated[bool, _ABSENT_WHEN_OFF] = False
+    profile: Annotated[tuple[str, ...], _ABSENT_WHEN_OFF] = ()
+    encoder_tokens: Annotated[int | None, Field(ge=16, le=512, exclude_if=lambda tokens: tokens is None)] = None
     shift: bool = True
     shift_tokens: Annotated[int, Field(ge=8, le=2048)] = 48
     dtype: Dtype = "float16"
@@ -269,6 +279,23 @@ class NumbersConfig(_Settings):
         return len(self.questions) * (2 if self.spread else 1)
 
 
+class GroupsConfig(_Settings):
+    """How many groups of items and of users there are, what is told of one, and how they are made.
+
+    ``members`` names of items stand in a question. One about users tells only what ``least_users`` of them liked.
+    ``seed`` and ``iterations`` are those of k-means.
+    """
+
+    items: Annotated[int, Field(ge=2, le=65535)] = 100
+    users: Annotated[int, Field(ge=2, le=65535)] = 100
+    members: Annotated[int, Field(ge=1, le=500)] = 15
+    least_users: Annotated[int, Field(ge=2)] = 5
+    tokens: Annotated[int, Field(ge=8, le=2048)] = 64
+    iterations: Count = 100
+    seed: int = 1
+    dtype: Dtype = "float16"
+
+
 class AutoGraphConfig(FrozenPartsConfig):
     """Latent factors of items and users, and the network over them. The defaults were measured: docs/autograph.md."""
 
@@ -282,22 +309,30 @@ class AutoGraphConfig(FrozenPartsConfig):
 class KnowledgeConfig(_Settings):
     """Settings that the producers of knowledge share: item texts, the text encoder, how long a record stays fresh.
 
+    With ``faithful``, an answer that names what its question does not is bad (offline/knowledge/faithfulness.py).
     ``encoder`` is the packaged one, the multilingual one, or the path of a folder of another sentence-transformers
     model, whose files say how it pools; nothing is fetched. ``encoder_tokens`` cut a text, or what the model can read
     if that is less. Which producers run follows from the feature schema: those whose knowledge it lists.
     """
 
     item_tokens: Annotated[int, Field(ge=8, le=2048)] = 64
+    faithful: Annotated[bool, _ABSENT_WHEN_OFF] = False
     encoder: str = PACKAGED_ENCODER
     encoder_tokens: Annotated[int, Field(ge=16, le=512)] = 128
     text: PlainTextConfig = PlainTextConfig()
     liber: LiberConfig = LiberConfig()
     autograph: AutoGraphConfig = AutoGraphConfig()
     marc: MarcConfig = MarcConfig()
+    groups: GroupsConfig = GroupsConfig()
     numbers: NumbersConfig = NumbersConfig()
     shipped_responses: Path | None = None
     shipped_vectors: Path | None = None
     ttl_days: Rate = 30.0
+
+    @property
+    def partition_tokens(self) -> int:
+        """The longest text that LIBER encodes of a partition, in tokens."""
+        return self.liber.encoder_tokens or self.encoder_tokens
 
     @field_validator("encoder")
     @classmethod

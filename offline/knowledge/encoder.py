@@ -184,12 +184,14 @@ class VectorStore:
 
     What was encoded is stored as it comes, so a killed run loses little, and the next one makes the batches that an
     undisturbed run would have made. Runs beside it (a study) may store too: of what several encoded, the first stays.
-    Vectors of the ``shipped`` file (offline/knowledge/shipped.py) are used and not stored again.
+    Vectors of the ``shipped`` file (offline/knowledge/shipped.py) are used and not stored again; they lie there under
+    the encoder's id, or beside those that are ``shipped_as`` another's.
     """
 
     path: Path
     encoder: TextEncoder
     shipped: Path | None = None
+    shipped_as: str | None = None
 
     def vectors(self, texts: Sequence[str]) -> FloatArray:
         """float32 [n, width] of ``texts``; encodes and stores those that are not on the disk yet."""
@@ -213,7 +215,7 @@ class VectorStore:
             for former_id in self.encoder.former_ids:
                 adopt(stored, keys, stored, addresses(texts, former_id))
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in stored}
-        shipped = read_shipped(self.shipped, self.encoder.id) if missing else {}
+        shipped = read_shipped(self.shipped, self.shipped_as or self.encoder.id) if missing else {}
         return stored, shipped, {key: text for key, text in missing.items() if key not in shipped}
 
     def read(self) -> StoredArrays:

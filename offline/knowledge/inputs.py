@@ -12,10 +12,18 @@ from models.contract.arrays import BoolArray, FloatArray
 from models.contract.knowledge import Space
 from models.contract.schema import KnowledgeSpec, fingerprint
 from offline.engine.engines import Engine
+from offline.knowledge.config import LiberConfig
 from offline.knowledge.errors import NotFittedError, TooFewError
 from offline.knowledge.knowledge_texts import Domain, KnowledgeTexts
 from offline.knowledge.projection import Projection
-from offline.knowledge.prompts import PartitionFacts, item_prompt, item_text, summary_prompt, summary_text
+from offline.knowledge.prompts import (
+    PartitionFacts,
+    SummaryContext,
+    item_prompt,
+    item_text,
+    summary_prompt,
+    summary_text,
+)
 from offline.knowledge.vectors import FORMER, Produced
 from offline.llm.arithmetic import Precision
 
@@ -25,16 +33,18 @@ Encode = Callable[[Sequence[str]], FloatArray]
 
 @dataclass(frozen=True, slots=True)
 class ProducerInputs(Domain):
-    """One run's inputs. ``folder`` keeps the producer's frozen parts, ``checkpoints`` converted weights of language
-    models; ``engine``, if there is one, runs what is heavy, in the arithmetic of ``precision``; ``trained_rows`` is the
-    first log row after the training period: frozen parts may be fitted on earlier rows only. ``shipped`` is a file of
-    vectors that need not be computed."""
+    """One run's inputs. ``encode_partitions`` is LIBER's encoder, which may cut later. ``folder`` keeps the producer's
+    frozen parts, ``checkpoints`` converted weights of language models; ``engine``, if there is one, runs what is heavy,
+    in the arithmetic of ``precision``; ``trained_rows`` is the first log row after the training period: frozen parts
+    may be fitted on earlier rows only. ``shipped`` is a file of vectors that need not be computed."""
 
     trained_rows: int
     texts: KnowledgeTexts
     encode: Encode
+    encode_partitions: Encode
     llm: str
     encoder: str
+    partition_encoder: str
     folder: Path
     checkpoints: Path
     engine: Engine | None = None
@@ -87,8 +97,17 @@ def text_form(inputs: ProducerInputs) -> str:
         repr(summary_prompt(vocabulary, facts, config.liber.summary_tokens, config.liber.titles)),
         summary_text(vocabulary, facts, "answer"),
         repr(config.liber.trigger),
+        *(["faithful"] if config.faithful else []),
+        *([repr(summary_prompt(vocabulary, facts, 8, 2, context))] if (context := _context(config.liber)) else []),
     ]
     return fingerprint(forms)
+
+
+def _context(config: LiberConfig) -> SummaryContext | None:
+    """An example of what questions about partitions tell beside them; None if they tell nothing."""
+    if not (config.previous or config.profile):
+        return None
+    return SummaryContext(", ".join(config.profile), "before" if config.previous else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ refused, and no run asks again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -26,9 +26,12 @@ from offline.knowledge.config import KnowledgeConfig
 from offline.knowledge.liber.partitions import Partitions, Trigger, close_partitions
 from offline.knowledge.prompts import (
     PartitionFacts,
+    SummaryContext,
     item_prompt,
     item_text,
     number_prompts,
+    profile_facts,
+    profile_fields,
     shift_prompt,
     shift_text,
     summary_prompt,
@@ -140,8 +143,10 @@ class KnowledgeTexts:
         self._liked_above = domain.schema.liked_above
         self._features = [domain.catalogue.items.get(item, {}) for item in domain.log.item_ids]
         self._log = domain.log
+        self._users = domain.catalogue.users
         self._ask = ask
         self.shift_prompts: Mapping[int, Prompt] = {}  # by partition, once the shifts were asked for
+        self.groups = Texts((), np.zeros(0, np.bool_))  # once somebody knows the groups
         self.partitions = partitions = domain.partitions() if partitions is None else partitions
         numbers = {name: at for at, name in enumerate(domain.log.user_ids)}
         known = [(numbers[text.user], text) for text in (imported.users if imported else ()) if text.user in numbers]
@@ -189,6 +194,12 @@ class KnowledgeTexts:
             np.array([any(list(islice(absent, len(prompts)))) for prompts in about], np.bool_),
         )
 
+    def ask_groups(self, prompts: Sequence[Prompt]) -> Sequence[str | None]:
+        """What is said of groups; ``groups`` has it, too."""
+        said = self._ask(list(prompts), "groups")
+        self.groups = Texts(tuple(text or "" for text in said.texts), np.array(said.absent, np.bool_))
+        return said.texts
+
     @cached_property
     def facts(self) -> list[PartitionFacts]:
         """The facts of every closed partition; items that the catalogue does not name are left out."""
@@ -202,25 +213,81 @@ class KnowledgeTexts:
             facts.append(PartitionFacts([names[item] for item in items], liked, [topics[item] for item in items]))
         return facts
 
-    @cached_property
-    def summary_prompts(self) -> list[Prompt]:
-        config = self._config.liber
+    @property
+    def summary_prompts(self) -> Mapping[int, Prompt]:
+        """By partition. Where a question tells the summary before, the model is asked for those, and there is no
+        question yet where the one before is still to come."""
+        return self._summaries_and_prompts[1]
+
+    def _summary_prompts_of(self, partitions: Sequence[int], said: Sequence[str | None]) -> dict[int, Prompt]:
+        """Questions about these partitions; what was ``said`` of those before them is told if that is a setting."""
+        config, vocabulary = self._config.liber, self._vocabulary
         prompts = (
-            summary_prompt(self._vocabulary, facts, config.summary_tokens, config.titles) for facts in self.facts
+            summary_prompt(vocabulary, self.facts[at], config.summary_tokens, config.titles, self._context(at, said))
+            for at in partitions
         )
-        return self._owned(prompts, range(len(self.partitions)))
+        return dict(zip(partitions, self._owned(prompts, partitions), strict=True))
+
+    def _context(self, at: int, said: Sequence[str | None]) -> SummaryContext:
+        config, user = self._config.liber, self._log.user_ids[self.partitions.user[at]]
+        profile = profile_facts(self._vocabulary, config.profile, user, self._users.get(user, {}))
+        if not (config.previous and self._follows(at, said)):
+            return SummaryContext(profile, carries=profile_fields(config.profile))
+        before = taste(self._vocabulary, self.facts[at - 1], said[at - 1] or "")
+        return SummaryContext(profile, before, self._quoted(at - 1, at - 1))
+
+    def _follows(self, at: int, said: Sequence[str | None]) -> bool:
+        """Whether the partition before is the same user's, and had a summary when this one could have its own."""
+        since = self._since
+        return bool(not self._is_first[at] and said[at - 1] is not None and since[at - 1] <= since[at])
+
+    def _quoted(self, earliest: int, latest: int) -> frozenset[str]:
+        """Fields that a question carries which quotes the summaries of these partitions of a user. Where a summary
+        reads the one before, what is imported of any earlier one may be in it."""
+        config = self._config.liber
+        if config.previous:
+            earliest = int(self.partitions.start[self.partitions.user[latest]])
+        imported = any(at in self._about_partitions for at in range(earliest, latest + 1))
+        return profile_fields(config.profile) | (_IMPORTED if imported else _NOTHING)
+
+    @cached_property
+    def _is_first(self) -> BoolArray:
+        return self.partitions.first_of_user()
 
     def _owned(self, prompts: Iterable[Prompt], partitions: Sequence[int]) -> list[Prompt]:
         """The prompts with the marks of the users whose partitions they are about."""
         marks = [owner_mark(self._log.user_ids[self.partitions.user[at]]) for at in partitions]
         return [replace(prompt, owner=mark) for prompt, mark in zip(prompts, marks, strict=True)]
 
-    @cached_property
+    @property
     def _summaries(self) -> Answered:
-        imported = self._about_partitions
-        given = [imported[at].text if at in imported else None for at in range(len(self.partitions))]
-        prompts = {at: prompt for at, prompt in enumerate(self.summary_prompts) if at not in imported}
-        return self._with_answers(given, prompts, "interest summaries")
+        return self._summaries_and_prompts[0]
+
+    @cached_property
+    def _summaries_and_prompts(self) -> tuple[Answered, dict[int, Prompt]]:
+        """What is said of each partition, and the questions. Where a question tells the summary before, everybody's
+        first partitions are asked about together, then the second ones, and so on; one whose predecessor is still to
+        come is to come as well."""
+        count, imported = len(self.partitions), self._about_partitions
+        texts = [imported[at].text if at in imported else None for at in range(count)]
+        absent, prompts = np.zeros(count, np.bool_), dict[int, Prompt]()
+        for asked in self._rounds():
+            if self._config.liber.previous:
+                absent[asked] = ~self._is_first[asked] & absent[asked - 1]
+            new = self._summary_prompts_of(asked[~absent[asked]].tolist(), texts)
+            answers = self._ask(list(new.values()), "interest summaries")
+            for at, answer, missing in zip(new, answers.texts, answers.absent, strict=True):
+                texts[at], absent[at] = answer, missing
+            prompts |= new
+        return Answered(texts, absent.tolist()), prompts
+
+    def _rounds(self) -> Iterator[IntArray]:
+        """Partitions without an imported text, in the order in which the model can be asked about them."""
+        asked = np.array([at not in self._about_partitions for at in range(len(self.partitions))], np.bool_)
+        place = np.arange(len(asked)) - self.partitions.start[self.partitions.user]
+        last = int(place.max(initial=0)) if self._config.liber.previous else 0
+        for number in range(last + 1):
+            yield np.flatnonzero(asked & (place == number)) if last else np.flatnonzero(asked)
 
     def _with_answers(self, given: Sequence[str | None], prompts: Mapping[int, Prompt], label: str) -> Answered:
         """The texts that are ``given``, and at the positions of the ``prompts`` what the model answers."""
@@ -244,21 +311,14 @@ class KnowledgeTexts:
     def shifts(self) -> Texts:
         """One text per closed partition that has a predecessor, if both have a summary; nothing is asked for others."""
         said = self._summaries.texts
-        since = self._since
         asked = [
-            at
-            for at in np.flatnonzero(~self.partitions.first_of_user()).tolist()
-            if said[at] is not None and said[at - 1] is not None and since[at - 1] <= since[at]
+            at for at in range(len(said)) if said[at] is not None and self._follows(at, said)
         ]  # a summary that may still come is asked for a shift in the run that has it
         vocabulary, tokens = self._vocabulary, self._config.liber.shift_tokens
         compared = {at for partition in asked for at in (partition - 1, partition)}
         tastes = {at: taste(vocabulary, self.facts[at], said[at] or "") for at in compared}
-        quoted = self._about_partitions.keys()
         unowned = (
-            shift_prompt(
-                vocabulary, tastes[at - 1], tastes[at], tokens, _IMPORTED if quoted & {at - 1, at} else _NOTHING
-            )
-            for at in asked
+            shift_prompt(vocabulary, tastes[at - 1], tastes[at], tokens, self._quoted(at - 1, at)) for at in asked
         )
         prompts = self._owned(unowned, asked)
         self.shift_prompts = dict(zip(asked, prompts, strict=True))

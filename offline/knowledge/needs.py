@@ -14,6 +14,7 @@ import numpy as np
 
 from models.contract.arrays import BoolArray
 from models.contract.schema import FeatureSchema
+from offline.knowledge import groups
 from offline.knowledge.config import KnowledgeConfig
 from offline.knowledge.knowledge_texts import Domain, closing
 from offline.knowledge.liber.partitions import Partitions
@@ -31,6 +32,7 @@ _SIDES = {
     "liber": {"user"},
     "autograph": {"user", "item"},
     "marc": {"user", "item"},
+    "groups": {"user", "item"},
     "numbers": {"item"},
 }
 
@@ -39,7 +41,7 @@ def shape_fault(name: str, config: KnowledgeConfig, schema: FeatureSchema) -> st
     """An objection to the shape in which a schema lists the knowledge of the producer ``name``; "" without any."""
     specs = [spec for spec in schema.knowledge if spec.name == name]
     sides, dims = {spec.side for spec in specs}, {spec.dim for spec in specs}
-    if sides != _SIDES[name]:
+    if sides != _SIDES[name] and name != "groups":  # which may be of one side alone
         of = {"user": "users", "item": "items"}
         return f"makes knowledge of {' and '.join(of[side] for side in sorted(_SIDES[name]))}: list just that"
     if name == "autograph" and dims != {config.autograph.network.dim}:
@@ -82,6 +84,14 @@ class Supply:
 
     def _numbers(self) -> Iterator[str]:
         return self._text()
+
+    def _groups(self) -> Iterator[str]:
+        domain = self.domain
+        likes = groups.Likes.of(domain, self.described, self.trained_rows)
+        counts = {"item": int(self.described.sum()), "user": len(likes.users)}
+        for spec in domain.schema.knowledge:
+            if spec.name == "groups" and (needs := groups.unmet(domain.config.groups, spec.side, counts[spec.side])):
+                yield needs
 
     def _liber(self) -> Iterator[str]:
         # a user with two summaries has a shift, so whoever has shifts has summaries

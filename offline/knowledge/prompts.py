@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from models.contract.leaving import HISTORY
-from offline.data.texts import TextsConfig, columns_of
+from offline.data.texts import TextsConfig, columns_of, render
 from offline.knowledge.config import NumbersConfig
 from offline.llm.protocol import Prompt
 
@@ -51,10 +51,34 @@ def item_fields(vocabulary: TextsConfig) -> frozenset[str]:
     return frozenset(f"items.{column}" for column in columns_of(vocabulary.item))
 
 
-def taste_fields(vocabulary: TextsConfig) -> frozenset[str]:
-    """Fields that questions about users carry: of shifts, too, since they quote summaries."""
+def taste_fields(vocabulary: TextsConfig, profile: Sequence[str] = ()) -> frozenset[str]:
+    """Fields that questions about users carry, of which ``profile`` is told: of shifts, too, since they quote
+    summaries."""
     topics = [vocabulary.topics_column] if vocabulary.topics_column else []
-    return frozenset([HISTORY, *(f"items.{column}" for column in (*columns_of(vocabulary.name), *topics))])
+    of_items = (f"items.{column}" for column in (*columns_of(vocabulary.name), *topics))
+    return frozenset([HISTORY, *of_items, *profile_fields(profile)])
+
+
+def profile_fields(profile: Sequence[str]) -> frozenset[str]:
+    """Fields that a question carries which tells these features of a user, or quotes an answer to one that did."""
+    return frozenset(f"users.{name}" for name in profile)
+
+
+def group_fields(vocabulary: TextsConfig, side: Literal["item", "user"]) -> frozenset[str]:
+    """Fields that questions about groups carry: about users, what several of them liked."""
+    fields = taste_fields(vocabulary)
+    return fields if side == "user" else fields - {HISTORY}
+
+
+def profile_facts(vocabulary: TextsConfig, profile: Sequence[str], user: str, features: Mapping[str, Any]) -> str:
+    """What is told of a user's ``features``: the names and values of the ``profile`` that are known, as "age 25, gender
+    F". A value that is the ``user``'s id is left out."""
+    notation = vocabulary.spoken.notation
+    values = {
+        name: render("{value}", {"value": features.get(name)}, vocabulary.max_chars, notation) for name in profile
+    }
+    known = [f"{name} {value}" for name, value in values.items() if value and value != user]
+    return notation.listing.join(known)
 
 
 def item_text(vocabulary: TextsConfig, features: Mapping[str, Any], answer: str) -> str:
@@ -89,11 +113,21 @@ class PartitionFacts:
         return [topic for topic, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:most]]
 
 
-def summary_prompt(vocabulary: TextsConfig, facts: PartitionFacts, max_tokens: int, most: int) -> Prompt:
-    """LIBER's interest summary of one partition, from at most ``most`` names of either kind.
+@dataclass(frozen=True, slots=True)
+class SummaryContext:
+    """What a question about a partition tells beside it: of the user's ``profile``, and of the taste ``before``; ""
+    where nothing is told. ``carries`` are the fields in it."""
 
-    Profile data is left out: it is a feature of the CTR model already.
-    """
+    profile: str = ""
+    before: str = ""
+    carries: frozenset[str] = frozenset()
+
+
+def summary_prompt(
+    vocabulary: TextsConfig, facts: PartitionFacts, max_tokens: int, most: int, context: SummaryContext | None = None
+) -> Prompt:
+    """LIBER's interest summary of one partition, from at most ``most`` names of either kind, and what the ``context``
+    tells beside them."""
     language, words = vocabulary.spoken, _words(vocabulary)
     sentences, nothing = language.sentences, language.sentences.nothing
     topics = sentences.topics_line.format(**words, values=language.notation.listing.join(facts.top_topics()) or nothing)
@@ -103,7 +137,35 @@ def summary_prompt(vocabulary: TextsConfig, facts: PartitionFacts, max_tokens: i
         disliked_names=sentences.names.join(facts.titles(False, most)) or nothing,
         topics_line=topics if vocabulary.topics_column else "",
     )
-    return _prompt(question, max_tokens, taste_fields(vocabulary))
+    context = context or SummaryContext()
+    profile = sentences.profile_line.format(**words, values=context.profile) if context.profile else ""
+    before = sentences.previous_line.format(**words, before=context.before) if context.before else ""
+    return _prompt(f"{profile}{before}{question}", max_tokens, taste_fields(vocabulary) | context.carries)
+
+
+def group_prompt(
+    vocabulary: TextsConfig, facts: PartitionFacts, max_tokens: int, side: Literal["item", "user"]
+) -> Prompt:
+    """Ask what items of a group are about, or what users of a group like: ``facts`` are of items that stand for it."""
+    language = vocabulary.spoken
+    sentences, topics = language.sentences, facts.top_topics()
+    words = vocabulary.model_dump(include={"noun", "plural", "user", "liked", "topics", "aspects", "tastes"})
+    values = language.notation.listing.join(topics)
+    line = sentences.group_topics.format(**words, values=values) if topics else ""
+    question = sentences.item_group_question if side == "item" else sentences.user_group_question
+    asked = question.format(**words, names=sentences.names.join(facts.names), group_topics=line)
+    return _prompt(asked, max_tokens, group_fields(vocabulary, side))
+
+
+def group_text(vocabulary: TextsConfig, facts: PartitionFacts, answer: str, side: Literal["item", "user"]) -> str:
+    """The text to encode of a group: topics, the answer, then names as far as the encoder's window reaches."""
+    if side == "user":
+        return summary_text(vocabulary, facts, answer)
+    language = vocabulary.spoken
+    listing, sentences = language.notation.listing, language.sentences
+    topics = listing.join(facts.top_topics()) or sentences.no_topics
+    described = sentences.item_text.format(item=topics, answer=answer.strip())
+    return sentences.gap.join([described, sentences.plain_text.format(item=sentences.names.join(facts.names))])
 
 
 def _words(vocabulary: TextsConfig) -> dict[str, str]:
@@ -130,15 +192,15 @@ def taste(vocabulary: TextsConfig, facts: PartitionFacts, answer: str) -> str:
 
 
 def shift_prompt(
-    vocabulary: TextsConfig, before: str, now: str, max_tokens: int, imported: frozenset[str] = frozenset()
+    vocabulary: TextsConfig, before: str, now: str, max_tokens: int, quoted: frozenset[str] = frozenset()
 ) -> Prompt:
     """LIBER's interest shift between neighbouring partitions, told from their summaries: UIL's second, cascading call.
 
     Of three English wordings tried on SmolLM2-135M this one gave usable sentences (research/LOG.md, 2026-11-20). It
-    carries the ``taste_fields`` and what is ``imported``.
+    carries the ``taste_fields`` and what else the two summaries ``quoted``.
     """
     question = vocabulary.spoken.sentences.shift_question.format(user=vocabulary.user, before=before, now=now)
-    return _prompt(question, max_tokens, taste_fields(vocabulary) | imported)
+    return _prompt(question, max_tokens, taste_fields(vocabulary) | quoted)
 
 
 def shift_text(vocabulary: TextsConfig, before: PartitionFacts, now: PartitionFacts, answer: str) -> str:

@@ -15,6 +15,7 @@ from typing import Final, Literal, Protocol
 
 from offline.data.languages.english import ENGLISH
 from offline.data.languages.language import Language
+from offline.knowledge.faithfulness import inventions_of
 from offline.llm import wording
 from offline.llm.choices import ChoiceAnswer
 from offline.llm.protocol import Answers, Completion, Prompt
@@ -32,6 +33,7 @@ Problem = Literal[
     "short",
     "refused",
     "choice",
+    "unfaithful",
 ]
 State = Literal["ok", "bad", "absent"]
 
@@ -73,9 +75,12 @@ def _was_cut(answer: Completion, prompt: Prompt) -> bool:
     return answer.completion_tokens >= prompt.max_tokens
 
 
-def problem(answer: Completion, prompt: Prompt, language: Language = ENGLISH) -> Problem | None:
+def problem(
+    answer: Completion, prompt: Prompt, language: Language = ENGLISH, *, faithful: bool = False
+) -> Problem | None:
     """The first thing that keeps ``cleaned`` of an answer in this language from being used; None if it may be used.
 
+    With ``faithful`` an answer that names what its prompt does not (offline/knowledge/faithfulness.py) is "unfaithful".
     "think" is reasoning that never closes, "truncated" an answer without one complete sentence, "control" a control
     character or a token of a chat template, "echo" a long copy of the prompt; of a prompt with choices, "choice" says
     that the next token is hardly any of them.
@@ -99,7 +104,8 @@ def problem(answer: Completion, prompt: Prompt, language: Language = ENGLISH) ->
         return "oversize"
     if not text:
         return "truncated"
-    return _unusable(text, spoken, prompt, language)
+    wrong = _unusable(text, spoken, prompt, language)
+    return "unfaithful" if wrong is None and faithful and inventions_of(text, prompt, language) else wrong
 
 
 def _repeats(text: str, spoken: Sequence[str]) -> bool:
@@ -184,7 +190,9 @@ class Usable:
         )
 
 
-def usable(session: Asks, prompts: Sequence[Prompt], label: str, language: Language = ENGLISH) -> Usable:
+def usable(
+    session: Asks, prompts: Sequence[Prompt], label: str, language: Language = ENGLISH, *, faithful: bool = False
+) -> Usable:
     """Ask all prompts, and those with a bad answer once more with the words of the language's second try added.
 
     The second prompt depends on the first alone and has a cache key of its own, so a prompt that is known to be bad
@@ -192,13 +200,15 @@ def usable(session: Asks, prompts: Sequence[Prompt], label: str, language: Langu
     other words would move its numbers.
     """
     first = session.ask_all(prompts, label)
-    verdicts = [_verdict(answer, prompt, language) for answer, prompt in zip(first.completions, prompts, strict=True)]
+    verdicts = [
+        _verdict(answer, prompt, language, faithful) for answer, prompt in zip(first.completions, prompts, strict=True)
+    ]
     bad = [at for at, (_, wrong) in enumerate(verdicts) if wrong is not None and not prompts[at].choices]
     again = [asked_again(prompts[at], language) for at in bad]
     second = session.ask_all(again, f"{label}, second try") if bad else Answers(())
     problems = Counter(wrong for _, wrong in verdicts if wrong is not None)
     for at, answer, prompt in zip(bad, second.completions, again, strict=True):
-        verdicts[at] = _verdict(answer, prompt, language)
+        verdicts[at] = _verdict(answer, prompt, language, faithful)
     for at in (*first.refused, *(bad[again_at] for again_at in second.refused)):
         verdicts[at] = None, "refused"
     return Usable(
@@ -217,9 +227,11 @@ def asked_again(prompt: Prompt, language: Language = ENGLISH) -> Prompt:
     return replace(prompt, messages=(*earlier, (role, longer)), temperature=SECOND_TEMPERATURE)
 
 
-def _verdict(answer: Completion | None, prompt: Prompt, language: Language) -> tuple[str | None, Problem | None]:
+def _verdict(
+    answer: Completion | None, prompt: Prompt, language: Language, faithful: bool
+) -> tuple[str | None, Problem | None]:
     """(text, problem): a usable text without a problem, or a problem without a text; neither for an absent answer."""
     if answer is None:
         return None, None
-    wrong = problem(answer, prompt, language)
+    wrong = problem(answer, prompt, language, faithful=faithful)
     return (cleaned(answer, prompt, language), None) if wrong is None else (None, wrong)

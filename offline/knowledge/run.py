@@ -15,6 +15,7 @@ import numpy as np
 
 from models.contract.schema import FeatureSchema
 from offline.data.catalogue import DataError
+from offline.data.files import read_arrays
 from offline.data.log import InteractionLog
 from offline.engine.engines import Engine
 from offline.knowledge.config import KnowledgeConfig
@@ -24,7 +25,7 @@ from offline.knowledge.inputs import Producer, ProducerInputs
 from offline.knowledge.knowledge_texts import Ask, Domain, KnowledgeTexts
 from offline.knowledge.marc.states import LanguageModelStates
 from offline.knowledge.marc.store import StateStore, shipped_source
-from offline.knowledge.shipped import read_shipped, write_shipped
+from offline.knowledge.shipped import read_shipped, read_shipped_files, write_shipped
 from offline.knowledge.vectors import ItemVectors, Knowledge, Lineage, Produced, UserVectors
 from offline.llm.arithmetic import Precision
 from offline.store import ArrayFile, ArrayFolder, addresses, owner_table, shape_in_words
@@ -38,7 +39,7 @@ OWNERS = "owners.sqlite3"
 """The file in that folder that says whose texts those are, and those of hidden states."""
 OWNED = ("encoded texts", "hidden states")
 """Names of the stores whose rows have owners."""
-ORDER = ("text", "liber", "autograph", "marc", "numbers")
+ORDER = ("text", "liber", "autograph", "marc", "groups", "numbers")
 """All producers there are, in the order in which they run: LIBER's summaries are what the later ones read, and a server
 that cannot weigh answers ends the run, so what needs that comes last."""
 
@@ -70,6 +71,10 @@ def producer(name: str) -> Producer:
             from offline.knowledge.marc import produce as marc
 
             return marc.produce
+        case "groups":
+            from offline.knowledge import groups
+
+            return groups.produce
         case "numbers":
             from offline.knowledge import numbers
 
@@ -127,11 +132,17 @@ class KnowledgeRun:
         shipped: Path | None = None,
     ) -> None:
         """See ``ProducerInputs`` for the names; ``llm`` is the model's id, ``imported`` texts stand for its answers."""
-        name, tokens = domain.config.encoder, domain.config.encoder_tokens
-        encoder = (
-            TextEncoder(name, tokens, precision) if engine is None else EngineEncoder(engine, name, tokens, precision)
-        )
-        self._encoder = encoder
+        config = domain.config
+
+        def encoder_of(tokens: int) -> TextEncoder:
+            if engine is None:
+                return TextEncoder(config.encoder, tokens, precision)
+            return EngineEncoder(engine, config.encoder, tokens, precision)
+
+        self._encoder = encoder = encoder_of(config.encoder_tokens)
+        self._partition_encoder = encoder_of(config.partition_tokens)
+        store = VectorStore(folder / ENCODED, encoder, shipped)
+        of_partitions = replace(store, encoder=self._partition_encoder, shipped_as=encoder.id)
         self._inputs = ProducerInputs(
             config=domain.config,
             schema=domain.schema,
@@ -140,9 +151,11 @@ class KnowledgeRun:
             log=domain.log,
             trained_rows=trained_rows,
             texts=KnowledgeTexts(domain, ask, imported),
-            encode=VectorStore(folder / ENCODED, encoder, shipped).vectors,
+            encode=store.vectors,
+            encode_partitions=of_partitions.vectors,
             llm=llm,
             encoder=encoder.id,
+            partition_encoder=self._partition_encoder.id,
             folder=folder,
             checkpoints=checkpoints,
             engine=engine,
@@ -174,9 +187,9 @@ class KnowledgeRun:
         """Note beside the vectors, and beside the hidden ``states``, whose texts they are of; with ``former``, also of
         those that earlier versions stored. Nothing if no text about a user was asked for."""
         inputs = self._inputs
-        if not {"_summaries", "versions"} & set(vars(inputs.texts)):
+        if not {"_summaries_and_prompts", "versions"} & set(vars(inputs.texts)):
             return
-        makers: list[Any] = [self._encoder]
+        makers: list[Any] = [self._encoder, self._partition_encoder]
         if states:
             marc = inputs.config.marc
             makers.append(LanguageModelStates(inputs.checkpoints, marc.model, marc.max_tokens))
@@ -190,7 +203,7 @@ class KnowledgeRun:
     def _absent(self, texts: Iterable[str]) -> int:
         """How many texts of these kinds may still come."""
         absent = {kind: getattr(self._inputs.texts, kind).absent for kind in texts}
-        of_items = sum(np.sum(absent.pop(kind, 0)) for kind in ("items", "numbers"))
+        of_items = sum(np.sum(absent.pop(kind, 0)) for kind in ("items", "groups", "numbers"))
         # no shift is asked for where the summary is absent, and there it counts as absent too
         of_partitions = np.logical_or.reduce(list(absent.values())) if absent else 0
         return int(of_items + np.sum(of_partitions))
@@ -233,8 +246,8 @@ def _owned_stores(folder: Path) -> list[tuple[str, ArrayFile | ArrayFolder]]:
 
 
 def export_vectors(config: KnowledgeConfig, folder: Path, checkpoints: Path, path: Path) -> int:
-    """Write to ``path``, which a configuration can ship (``shipped_vectors``), the encoded texts and hidden states in a
-    job's knowledge ``folder``, and those that it was shipped itself.
+    """Write to ``path``, which a configuration can ship (``shipped_vectors``), the encoded texts, hidden states and
+    groups in a job's knowledge ``folder``, and those that it was shipped itself.
 
     Returns their number. DataError if nothing was computed yet. ``checkpoints`` has converted language models.
     """
@@ -246,9 +259,11 @@ def export_vectors(config: KnowledgeConfig, folder: Path, checkpoints: Path, pat
         source: StateStore(folder / "marc" / "states", reader).read(config.marc.depth),
     }
     vectors = {name: read_shipped(config.shipped_vectors, name) | of_source for name, of_source in computed.items()}
-    if not all(vectors.values()):
+    vectors = {name: of_source for name, of_source in vectors.items() if of_source}
+    if not vectors:
         raise DataError(f"there are no vectors in {folder}: run `refresh` or `knowledge` first")
-    return write_shipped(path, vectors)
+    files = {each.name: read_arrays(each) for each in sorted((folder / "groups").glob("groups-*.npz"))}
+    return write_shipped(path, vectors, read_shipped_files(config.shipped_vectors) | files)
 
 
 def load_knowledge(folder: Path, schema: FeatureSchema, log: InteractionLog) -> Knowledge:

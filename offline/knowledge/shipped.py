@@ -1,4 +1,4 @@
-"""Encoded texts and hidden states that come with a configuration: what a first run need not compute.
+"""Encoded texts, hidden states and groups that come with a configuration: what a first run need not compute.
 
 Addresses are hashes of the texts, as in the stores that a run keeps itself, so the file holds no text, and a changed
 text is computed. A column of vectors is stored in 8 bits between its least and its greatest value, which moves a vector
@@ -19,6 +19,8 @@ from offline.data.files import read_arrays, write_arrays
 from offline.store import StoredArrays
 
 _LEVELS = 255
+_OF_FILE = "|"
+"""Between the name of a file and that of an array in it."""
 
 
 def read_shipped(path: Path | None, source: str) -> StoredArrays:
@@ -38,9 +40,30 @@ def read_shipped(path: Path | None, source: str) -> StoredArrays:
         raise DataError(f"{path} holds no vectors: {error}") from error
 
 
-def write_shipped(path: Path, vectors: Mapping[str, Mapping[str, Array]]) -> int:
-    """Write vectors by source and address; returns their number. Equal contents give equal bytes."""
+def read_shipped_file(path: Path | None, name: str) -> dict[str, Array]:
+    """The arrays of the file of groups that was called ``name``; none without a file, or if that has none of it.
+    DataError if it is damaged."""
+    return read_shipped_files(path).get(name, {})
+
+
+def read_shipped_files(path: Path | None) -> dict[str, dict[str, Array]]:
+    """Arrays of all files of groups, by the name of the file."""
+    files: dict[str, dict[str, Array]] = {}
+    for key, array in (read_arrays(path) if path is not None else {}).items():
+        name, separator, part = key.rpartition(_OF_FILE)
+        if separator:
+            files.setdefault(name, {})[part] = array
+    return files
+
+
+def write_shipped(
+    path: Path, vectors: Mapping[str, Mapping[str, Array]], files: Mapping[str, Mapping[str, Array]] | None = None
+) -> int:
+    """Write vectors by source and address, and the arrays of ``files`` of groups; returns the number of vectors. Equal
+    contents give equal bytes."""
     arrays: dict[str, npt.NDArray[np.generic]] = {"sources": np.array(sorted(vectors))}
+    for name, of_file in sorted((files or {}).items()):
+        arrays |= {f"{name}{_OF_FILE}{part}": array for part, array in sorted(of_file.items())}
     for at, source in enumerate(sorted(vectors)):
         keys = sorted(vectors[source])
         table = np.stack([vectors[source][key] for key in keys]).astype(np.float32)

@@ -194,6 +194,24 @@ def numbers(
 
 
 @app.command(rich_help_panel=METHODS)
+def faithfulness(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    shown: Annotated[int, typer.Option(min=0, help="Findings that are drawn and shown, to be judged by eye.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 1,
+    write: Write = None,
+) -> None:
+    """Count stored answers of the language model that name titles, persons or years that their questions do not:
+    docs/knowledge.md. Shipped answers, and those of the job's runs; asks nothing."""
+    from research.data_set import data_set_of
+    from research.studies import faithfulness as study
+
+    job = job_of(config, data_dir)
+    result = study.stored_faithfulness(job, *data_set_of(job))
+    write_table(f"faithfulness {job.config.name}", result.markdown(shown, seed), write)
+
+
+@app.command(rich_help_panel=METHODS)
 def weights(
     name: Annotated[str, typer.Argument(metavar="MODEL", help="qwen2.5-coder-0.5b or qwen2.5-coder-1.5b.")],
     out: Annotated[Path, typer.Option(metavar="FILE.gguf", help="Where the joined file goes.")],

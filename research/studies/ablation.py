@@ -7,12 +7,13 @@ that was stopped goes on where it was.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from models.contract.arrays import Array
+from models.contract.arrays import Array, FloatArray
 from offline.data.files import write_json
 from offline.knowledge.vectors import Knowledge
 from offline.metrics import gauc, in_words, quality
@@ -20,27 +21,63 @@ from offline.training.bootstrap import Difference, Resamples, difference
 from research.tables import difference_cell, table
 from research.trials import TrialRunner, TrialSpec
 
-METHODS = ("liber", "autograph", "marc")
+METHODS = ("liber", "autograph", "marc", "groups")
+_THREE = METHODS[:3]
 BASE, CONTROL = "base", "plain text"
+GROUP_IDS = "group id without text"
+"""The control of groups: the same groups, each with a random vector in the place of what was said of it."""
 COLD_BELOW = 20
 """A sample is of a cold user if the user has fewer earlier interactions than this."""
 
 
 def variants(knowledge: Knowledge) -> dict[str, tuple[str, ...]]:
     """Name -> producers, of what there is knowledge for."""
-    names = {"liber": "LIBER", "autograph": "AutoGraph", "marc": "MARC"}
+    names = {"liber": "LIBER", "autograph": "AutoGraph", "marc": "MARC", "groups": "groups"}
     methods = [method for method in METHODS if method in knowledge.produced]
     chosen: dict[str, tuple[str, ...]] = {BASE: ()}
     if "text" in knowledge.produced:
         chosen[CONTROL] = ("text",)
     chosen |= {names[method]: (method,) for method in methods}
+    if "groups" in methods:
+        chosen[GROUP_IDS] = ("groups",)
     if len(methods) > 1:
-        chosen["all three" if len(methods) == len(METHODS) else " + ".join(names[method] for method in methods)] = (
-            tuple(methods)
-        )
+        together = "all three" if tuple(methods) == _THREE else " + ".join(names[method] for method in methods)
+        chosen[together] = tuple(methods)
         if "text" in knowledge.produced:
             chosen["all and plain text"] = ("text", *methods)
     return chosen
+
+
+def knowledge_of(variant: str, producers: Collection[str], knowledge: Knowledge, seed: int) -> Knowledge:
+    """What a variant of these producers reads; random vectors are of the ``seed``."""
+    of_variant = knowledge.of(producers)
+    return _with_group_ids(of_variant, seed) if variant == GROUP_IDS else of_variant
+
+
+def _with_group_ids(knowledge: Knowledge, seed: int) -> Knowledge:
+    """The knowledge with each different vector replaced by a random one of the same mean square."""
+    draw, produced = np.random.default_rng(seed), {}
+    for name, of in knowledge.produced.items():
+        users, items = of.users, of.items
+        if items is not None:
+            vectors = np.zeros_like(items.vectors)
+            vectors[:, items.known] = _redrawn(items.vectors[:, items.known], draw)
+            items = replace(items, vectors=vectors)
+        if users is not None:
+            users = replace(users, vectors=_redrawn(users.vectors, draw))
+        produced[name] = replace(of, users=users, items=items)
+    return Knowledge(produced)
+
+
+def _redrawn(vectors: FloatArray, draw: np.random.Generator) -> FloatArray:
+    """Vectors [..., dim]: equal ones become equal ones."""
+    flat = vectors.reshape(-1, vectors.shape[-1])
+    if not len(flat):
+        return vectors
+    different, group = np.unique(flat, axis=0, return_inverse=True)
+    scale = np.sqrt(np.mean(np.square(different, dtype=np.float64)))
+    fresh = draw.normal(scale=scale, size=different.shape).astype(np.float32)
+    return np.asarray(fresh[group.reshape(-1)].reshape(vectors.shape))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +133,12 @@ def run_ablation(runner: TrialRunner, knowledge: Knowledge, seeds: int, workers:
     scores: dict[str, dict[int, Array]] = {name: {} for name in chosen}
     validation: dict[str, list[float]] = {name: [] for name in chosen}
     specs = [
-        TrialSpec(config.feature_schema.with_knowledge(producers), knowledge.of(producers), name, seed)
+        TrialSpec(
+            config.feature_schema.with_knowledge(producers),
+            knowledge_of(name, producers, knowledge, seed),
+            name,
+            seed,
+        )
         for seed in range(1, seeds + 1)  # seed by seed, so that a table can be made of any prefix
         for name, producers in chosen.items()
     ]

@@ -13,13 +13,11 @@ import numpy as np
 from models.contract.arrays import FloatArray, IntArray
 from offline.data.catalogue import Catalogue, DataError
 from offline.data.log import InteractionLog
-from offline.jobs.llm_requests import answered, take_shipped_answers
+from offline.jobs.llm_requests import ask_of, take_shipped_answers
 from offline.jobs.steps import Job
-from offline.knowledge.knowledge_texts import Answered, Ask, Domain, KnowledgeTexts
+from offline.knowledge.knowledge_texts import Ask, Domain, KnowledgeTexts
 from offline.knowledge.numbers import Weighed
-from offline.knowledge.quality import usable
 from offline.llm.account import Account
-from offline.llm.protocol import Prompt
 from offline.llm.session import open_session
 from offline.training.samples import split_samples
 from research.tables import table
@@ -137,11 +135,7 @@ def ask_numbers(job: Job, catalogue: Catalogue, log: InteractionLog, count: int,
     drawn = np.random.default_rng(seed).permutation(np.setdiff1d(eligible, popular))[:count]
     with open_session(job.config.llm, job.llm, precision=job.config.arithmetic) as session:
         take_shipped_answers(job, session)
-
-        def ask(prompts: list[Prompt], label: str) -> Answered:
-            return answered(usable(session, prompts, label, whole.vocabulary.spoken))
-
-        parts = [_about(whole, items, ask) for items in (popular, drawn)]
+        parts = [_about(whole, items, ask_of(job, session)) for items in (popular, drawn)]
         print(session.account.summary("numbers"), flush=True)
         items = np.concatenate([popular, drawn])
         weighed = Weighed.of([answer for part in parts for answer in part], whole.config.numbers)

@@ -9,7 +9,7 @@ from offline.jobs.ledger import RunRecord
 from offline.knowledge.run import ProducerState
 from offline.knowledge.vectors import Knowledge
 from research.quality.drawn import DRAWINGS
-from research.studies.ablation import BASE, CONTROL, variants
+from research.studies.ablation import BASE, CONTROL, GROUP_IDS, variants
 from research.studies.ranked_purchases import PurchaseSettings, PurchaseSlice, VariantMeasures, absent_methods
 from research.tables import difference_cell, table
 
@@ -48,6 +48,7 @@ def purchases_page(
 ) -> str:
     """The section of docs/knowledge.md."""
     producers, absent = variants(knowledge), absent_methods(knowledge)
+    producers.pop(GROUP_IDS, None)  # which reads no text, so it has no cost
     parts = []
     for drawn in DRAWINGS:
         whole, *others = [of for of in slices if of.drawn == drawn]

@@ -2,9 +2,10 @@
 (research/quality/drawn.py), by the model that is served, trained with this knowledge or that.
 
 Rows: popularity; the model without knowledge, and without the items' fields too; plain text; the same vectors dealt
-out to other items, which shows what a model gains from more inputs; each method; all together. What a language model
-adds is a method minus plain text. Differences are paired over users (offline/training/bootstrap.py). A trained model
-and its scores are kept, so that a run that was stopped goes on where it was.
+out to other items, which shows what a model gains from more inputs; each method; the groups without their texts; all
+together. What a language model adds is a method minus plain text. Differences are paired over users
+(offline/training/bootstrap.py). A trained model and its scores are kept, so that a run that was stopped goes on where
+it was.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from research.quality.drawn import (
     purchases,
     row_measures,
 )
-from research.studies.ablation import BASE, CONTROL, METHODS
+from research.studies.ablation import BASE, CONTROL, METHODS, knowledge_of
 from research.studies.ablation import variants as readers
 from research.test_set_ledger import Ledger, score_digest
 from research.trials import TrialRunner, TrialSpec, one_thread
@@ -199,7 +200,7 @@ class RankedPurchases:
         schema: FeatureSchema = self.config.feature_schema.with_knowledge(variant.producers)
         if not variant.fields:
             schema = FeatureSchema.model_validate({**schema.model_dump(), "item_fields": ()})
-        knowledge = self.knowledge.of(variant.producers)
+        knowledge = knowledge_of(variant.name, variant.producers, self.knowledge, seed)
         return TrialSpec(schema, shuffled(knowledge, seed) if variant.shuffled else knowledge, variant.name, seed)
 
     def scores(self, variant: PurchaseVariant, seed: int) -> dict[Drawing, FloatArray]:

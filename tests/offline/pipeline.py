@@ -188,6 +188,16 @@ class Pipeline:
         return missing
 
 
+def with_groups(installation: Pipeline) -> Pipeline:
+    """An installation that asks about four groups of items and three of users, too."""
+    schema = installation.config.feature_schema.model_dump(mode="json", exclude_unset=True)
+    groups = [{"name": "groups", "side": side, "dim": 2} for side in ("item", "user")]
+    return installation.with_config(
+        feature_schema={"knowledge": [*schema["knowledge"], *groups]},
+        knowledge={"groups": {"items": 4, "users": 3, "members": 4, "least_users": 3}},
+    )
+
+
 def pipeline(
     folder: Path, url: str, prefix: str, *, users: int = USERS, items: int = ITEMS, events: int = EVENTS
 ) -> Pipeline:

@@ -243,6 +243,24 @@ def test_texts_that_somebody_else_wrote_leave_only_if_listed(
     assert {name for name in WORDS if recorder.tells(name)} == {"title", "imported"}
 
 
+def test_a_profile_leaves_only_if_it_is_listed_and_never_with_ids(installation: Pipeline, recorder: Recorder) -> None:
+    def with_profile(*profile: str, **llm: Any) -> Pipeline:
+        liber = {**installation.config.knowledge.liber.model_dump(mode="json"), "profile": profile, "previous": True}
+        return installation.with_config(knowledge={"liber": liber}, **({"llm": llm} if llm else {}))
+
+    with pytest.raises(DataError, match=r"would carry users\.age, users\.occupation, which it does not list"):
+        with_profile("age", "occupation").refresh()
+    listed = [*MAY_LEAVE, "users.age"]
+    rewritten(installation.folder / "users.csv", occupation="useridzq{}")
+    with pytest.raises(
+        DataError, match=r"users\.occupation holds the ids of 24 of 24 users.* knowledge\.liber\.profile"
+    ):
+        with_profile("age", "occupation", may_leave=[*listed, "users.occupation"]).refresh()
+    assert recorder.read == []
+    assert with_profile("age", may_leave=listed).refresh()["status"] == "done"
+    assert {name for name in WORDS if recorder.tells(name)} == {"title", "age"}
+
+
 def test_a_column_of_ids_under_another_name_never_leaves(installation: Pipeline, recorder: Recorder) -> None:
     rewritten(installation.folder / "items.csv", title="itemidzq{}")
     with pytest.raises(DataError, match=r"items\.title holds the ids of 20 of 20 items, and ids never go to"):

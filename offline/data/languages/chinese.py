@@ -44,6 +44,15 @@ CHINESE = Language(
             "请用两句话描述这位{user}的品味：{tastes}。"
         ),
         topics_line="这位{user}{liked}的{plural}中最常见的{topics}：{values}。\n",
+        profile_line="关于一位{user}：{values}。\n",
+        previous_line="前一段时间，这位{user}的品味被描述为：{before}\n",
+        item_group_question=(
+            "以下{plural}属于同一类：{names}。\n{group_topics}请用两句话描述这一类{noun}：{aspects}。"
+        ),
+        user_group_question=(
+            "几位{user}{liked}以下{plural}：{names}。\n{group_topics}请用两句话描述有同样喜好的{user}的品味：{tastes}。"
+        ),
+        group_topics="其中最常见的{topics}：{values}。\n",
         nothing="无",
         names="；",
         taste="喜欢{values}。{answer}",

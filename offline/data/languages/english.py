@@ -39,6 +39,19 @@ ENGLISH = Language(
             "In two sentences, describe the taste of this {user}: {tastes}."
         ),
         topics_line="Most frequent {topics} among the {liked} ones: {values}.\n",
+        profile_line="About a {user}: {values}.\n",
+        previous_line="Some time ago, the {user}'s taste was described like this: {before}\n",
+        item_group_question=(
+            "These {plural} are of one kind: {names}.\n"
+            "{group_topics}"
+            "In two sentences, describe a {noun} of this kind: {aspects}."
+        ),
+        user_group_question=(
+            "Several people liked these {plural}: {names}.\n"
+            "{group_topics}"
+            "In two sentences, describe the taste of a {user} who likes the same: {tastes}."
+        ),
+        group_topics="Most frequent {topics} among them: {values}.\n",
         nothing="none",
         names="; ",
         taste="Likes {values}. {answer}",

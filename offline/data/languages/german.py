@@ -53,6 +53,17 @@ GERMAN = Language(
             "Beschreibe in zwei Sätzen den Geschmack dieser Person: {tastes}."
         ),
         topics_line="Am häufigsten unter dem, was {liked} wurde ({topics}): {values}.\n",
+        profile_line="Über eine Person ({user}): {values}.\n",
+        previous_line="Vor einiger Zeit wurde ihr Geschmack so beschrieben: {before}\n",
+        item_group_question=(
+            "Von einer Art ({plural}): {names}.\n{group_topics}Beschreibe diese Art ({noun}) in zwei Sätzen: {aspects}."
+        ),
+        user_group_question=(
+            "Mehrere Personen haben diese {plural} {liked}: {names}.\n"
+            "{group_topics}"
+            "Beschreibe in zwei Sätzen den Geschmack einer Person ({user}), der dasselbe gefällt: {tastes}."
+        ),
+        group_topics="Am häufigsten darunter ({topics}): {values}.\n",
         nothing="nichts",
         names="; ",
         taste="Mag {values}. {answer}",

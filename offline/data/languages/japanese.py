@@ -46,6 +46,16 @@ JAPANESE = Language(
             "この{user}の好みを二文で説明してください：{tastes}。"
         ),
         topics_line="{liked}{plural}に多い{topics}：{values}。\n",
+        profile_line="ある{user}について：{values}。\n",
+        previous_line="以前、この{user}の好みは次のように説明されました：{before}\n",
+        item_group_question=(
+            "次の{plural}は同じ種類です：{names}。\n{group_topics}この種類の{noun}を二文で説明してください：{aspects}。"
+        ),
+        user_group_question=(
+            "何人かの{user}が{liked}{plural}：{names}。\n{group_topics}"
+            "同じものを好む{user}の好みを二文で説明してください：{tastes}。"
+        ),
+        group_topics="その中に多い{topics}：{values}。\n",
         nothing="なし",
         names="；",
         taste="{values}を好む。{answer}",

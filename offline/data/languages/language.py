@@ -19,6 +19,11 @@ class Sentences:
     plain_text        what is encoded of an item without any language model: {item}
     summary_question  asks for the taste behind a partition: {liked_names}, {disliked_names}, {topics_line}
     topics_line       the line about topics, with its line break: {values}
+    profile_line      a line before the summary question, with its line break, about the {user}: {values}
+    previous_line     another, about the taste of the partition before: {before}
+    item_group_question  asks about a group of items: {names}, {group_topics}
+    user_group_question  asks about a group of users: {names} are of what they liked, {group_topics}
+    group_topics      the line about topics in both, with its line break: {values}
     nothing           in the place of an empty list in a question
     names             what stands between the names of items
     taste             what is told of a taste first: {values} are topics, then the {answer}
@@ -37,6 +42,11 @@ class Sentences:
     plain_text: str
     summary_question: str
     topics_line: str
+    profile_line: str
+    previous_line: str
+    item_group_question: str
+    user_group_question: str
+    group_topics: str
     nothing: str
     names: str
     taste: str

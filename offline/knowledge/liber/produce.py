@@ -34,7 +34,7 @@ def produce(inputs: ProducerInputs) -> Produced:
     assert spec is not None
     config, asked = inputs.config.liber, inputs.texts
     versions = asked.versions
-    components = {"llm": inputs.llm, "prompt": _form(inputs), "encoder": inputs.encoder}
+    components = {"llm": inputs.llm, "prompt": _form(inputs), "encoder": inputs.partition_encoder}
     width = spec.dim // 2 if config.shift else spec.dim
     parts = [_read(inputs, asked.summaries, versions.texts, {**components, "part": "summary"}, width)]
     if config.shift:
@@ -75,7 +75,7 @@ def _read(inputs: ProducerInputs, asked: Texts, texts: Sequence[str], components
     if not projection_path(inputs.folder, components, dim).is_file():
         inputs.need(absent)
     known = np.array([bool(text) for text in texts], np.bool_)
-    wide = inputs.encode([text for text in texts if text])
+    wide = inputs.encode_partitions([text for text in texts if text])
     early = inputs.texts.versions.since[known] < inputs.trained_rows
     name = {"summary": "summaries", "shift": "shifts"}[components["part"]]
     what = f"encoded {name} of the training period"

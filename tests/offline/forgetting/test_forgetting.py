@@ -62,7 +62,7 @@ from offline.training.report import TrainingReport
 from offline.training.retraining import Retraining
 from tests.offline.config_file import write_config
 from tests.offline.forgetting.conftest import Populated, U, V, populate
-from tests.offline.pipeline import LATER_MS, patched, pipeline, source_of
+from tests.offline.pipeline import LATER_MS, patched, pipeline, source_of, with_groups
 
 STORES = (
     "log/users-", "log-before-", "knowledge/liber/vectors.npz", "knowledge/encoded.npz", "knowledge/owners.sqlite3",
@@ -101,9 +101,17 @@ def assert_gone(populated: Populated) -> None:
 
 
 @pytest.mark.own_valkey
-def test_nothing_is_left_of_a_user(tmp_path: Path, valkey: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("settings", [{}, {"previous": True, "profile": ["age"], "encoder_tokens": 256}])
+def test_nothing_is_left_of_a_user(
+    tmp_path: Path, valkey: str, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """Also where summaries tell what earlier ones said, and where there are groups of users."""
     installation = pipeline(tmp_path / "all", valkey, "all")
     patched(monkeypatch, installation)
+    liber = {**installation.config.knowledge.liber.model_dump(mode="json"), **settings}
+    installation = installation.with_config(knowledge={"liber": liber})
+    if settings:
+        installation = with_groups(installation)
     populated = populate(installation)
     client = installation.redis
     folder: Any = client.config_get("dir")

@@ -12,10 +12,12 @@ from offline.data.catalogue import DataError
 from offline.data.texts import TextsConfig
 from offline.data.texts_import import ImportedTexts
 from offline.jobs.dry_run import dry_run
+from offline.jobs.ledger import RunLedger
 from offline.jobs.llm_requests import carried_fields, data_of, inputs_of, kinds_of_texts, language_lines, not_let_out
+from offline.jobs.status import _run_line
 from offline.llm.config import LLMConfig
 from offline.llm.protocol import Completion, Prompt, UnusableBackendError
-from tests.offline.pipeline import LATER_MS, Pipeline
+from tests.offline.pipeline import LATER_MS, Pipeline, answer_to, with_groups
 
 
 def test_an_imported_text_is_of_its_own_item_whoever_is_told_alike(installed: Pipeline) -> None:
@@ -63,6 +65,28 @@ def test_bad_answers_are_counted_in_the_run_that_asked_for_them(installed: Pipel
     entry, paid = installed.paid_by(use_cache=False)  # everything is asked anew, and now all of it is good
     assert len(paid) > 2
     assert entry["asked_again"] == entry["bad_answers"] == {}
+
+
+def test_new_answers_are_compared_with_their_questions(installed: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed.close_partition_of("u3")
+    faithful = installed.refresh()["faithfulness"]
+    judged = {"answers": 1, "unfaithful": 0, "year": 0, "title": 0, "name": 0}
+    assert faithful == {"interest summaries": judged, "interest shifts": judged}
+    assert installed.refresh()["faithfulness"] == {}, "answers of the cache are no news"
+
+    monkeypatch.setattr("tests.offline.pipeline.answer_to", lambda text: f"{answer_to(text)} Joel Coen too.")
+    installed.close_partition_of("u4")
+    entry = installed.refresh()
+    assert entry["faithfulness"]["interest summaries"] == judged | {"unfaithful": 1, "name": 1}
+    assert entry["bad_answers"] == {}
+    line = _run_line(RunLedger(installed.config.workdir).runs()[-1])
+    assert "1 of 2 new answers name what their question does not" in line, "the shift quotes the summary"
+
+    knowledge = installed.config.knowledge.model_copy(update={"faithful": True})
+    installed.config = installed.config.model_copy(update={"knowledge": knowledge})
+    entry = installed.refresh()
+    assert entry["asked_again"] == {}, "the answer was there, and its second try is new"
+    assert entry["bad_answers"] == {"unfaithful": 1}
 
 
 def test_bad_answers_of_a_run_with_since_are_counted_once(installed: Pipeline) -> None:
@@ -146,3 +170,39 @@ def test_numbers_carry_fields_of_items_alone(fresh: Pipeline) -> None:
     to_afar = {"backend": "openai", "base_url": "https://example.com/v1", "model": "m"}
     away = job.config.model_copy(update={"llm": LLMConfig.model_validate(to_afar)})
     assert "items.genres" in not_let_out(replace(job, config=away), ["numbers"])
+
+
+def test_groups_are_asked_about_once_published_and_accounted(fresh: Pipeline) -> None:
+    fresh = with_groups(fresh)
+    foreseen = dry_run(fresh.job)
+    (planned,) = [producer for producer in foreseen.producers if producer.name == "groups"]
+    entry, paid = fresh.paid_by(live_first=False)
+    about_groups = [text for text in paid if "of one kind" in text or "Several people" in text]
+    summary = entry["producers"]["groups"]
+    assert summary == {
+        "state": "made",
+        "absent": 0,
+        "users": summary["users"],
+        "versions": summary["versions"],
+        "items": 20,
+    }
+    assert planned.asks.to_ask == 7 >= len(about_groups) >= 5
+    assert planned.records == summary["users"] + summary["items"]
+    assert entry["records"]["item/groups"]["written"] == 20
+    assert entry["records"]["user/groups"]["written"] == summary["users"]
+    assert entry["faithfulness"]["groups"]["answers"] == len(about_groups)
+    fresh.stream(("somebody new", "i1", 5.0, LATER_MS))
+    again, more = fresh.paid_by()
+    assert (more, again["producers"]["groups"]["users"]) == ([], summary["users"] + 1), "a new user costs no question"
+    assert again["records"]["user/groups"]["written"] == 1
+    assert fresh.refresh(since_ms=LATER_MS)["producers"]["groups"]["state"] == "current"
+
+
+def test_groups_carry_history_where_they_are_of_users(fresh: Pipeline) -> None:
+    job = with_groups(fresh).job
+    assert carried_fields(job, ["groups"]) == {"history", "items.title", "items.genres"}
+    assert kinds_of_texts(job, ["groups"]) == ("groups",)
+    schema = job.config.feature_schema
+    of_items = tuple(spec for spec in schema.knowledge if (spec.name, spec.side) != ("groups", "user"))
+    config = job.config.model_copy(update={"feature_schema": schema.model_copy(update={"knowledge": of_items})})
+    assert carried_fields(replace(job, config=config), ["groups"]) == {"items.title", "items.genres"}

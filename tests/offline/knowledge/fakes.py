@@ -114,8 +114,10 @@ def inputs(
         trained_rows=trained_rows,
         texts=KnowledgeTexts(domain, model, imported),
         encode=encoder.encode,
+        encode_partitions=encoder.encode,
         llm=model.name,
         encoder=encoder.id,
+        partition_encoder=encoder.id,
         folder=folder,
         checkpoints=folder / "checkpoints",
     )

@@ -15,7 +15,7 @@ from offline.knowledge.encoder import VectorStore
 from offline.knowledge.marc.states import LanguageModelStates
 from offline.knowledge.marc.store import StateStore, shipped_source
 from offline.knowledge.run import export_vectors
-from offline.knowledge.shipped import read_shipped, write_shipped
+from offline.knowledge.shipped import read_shipped, read_shipped_files, write_shipped
 from tests.offline.knowledge.fakes import HashEncoder
 from tests.offline.knowledge.marc.fakes import CountingReader
 from tests.offline.pipeline import Pipeline
@@ -41,7 +41,10 @@ def test_all_vectors_are_exported(fresh: Pipeline, tmp_path: Path) -> None:
         id = reader.id
 
     StateStore(job.knowledge / "marc" / "states", SameModel()).states(["a", "b", "c"], (knowledge.marc.depth,))
+    write_arrays(job.knowledge / "groups" / "groups-item-0.npz", centre=vectors[0])
     assert export_vectors(job.config.knowledge, job.knowledge, job.checkpoints, tmp_path / "v.npz") == 5
+    (array,) = read_shipped_files(tmp_path / "v.npz")["groups-item-0.npz"].values()
+    np.testing.assert_array_equal(array, vectors[0])
     assert read_shipped(tmp_path / "v.npz", encoder.id).keys() == {f"{0:032x}", f"{1:032x}"}
     assert len(read_shipped(tmp_path / "v.npz", source)) == 3
 

@@ -15,7 +15,14 @@ from models.contract.schema import KnowledgeSpec
 from offline.config import JobConfig
 from offline.data.catalogue import Catalogue
 from offline.data.log import InteractionLog
-from offline.knowledge.config import AutoGraphConfig, CompressionConfig, FittingConfig, NetworkConfig, QuantiserConfig
+from offline.knowledge.config import (
+    AutoGraphConfig,
+    CompressionConfig,
+    FittingConfig,
+    GroupsConfig,
+    NetworkConfig,
+    QuantiserConfig,
+)
 from offline.knowledge.errors import NotFittedError, TooFewError
 from offline.knowledge.inputs import ProducerInputs
 from offline.knowledge.marc import states
@@ -38,6 +45,8 @@ SPECS = (
             ("autograph", "item"),
             ("marc", "user"),
             ("marc", "item"),
+            ("groups", "user"),
+            ("groups", "item"),
         )
     ),
     KnowledgeSpec(name="numbers", side="item", dim=12),
@@ -86,7 +95,8 @@ def _small(config: JobConfig) -> JobConfig:
     )
     compression = CompressionConfig(hidden=16, matching_width=8, epochs=1, batch_size=256)
     marc = config.knowledge.marc.model_copy(update={"compression": compression})
-    knowledge = config.knowledge.model_copy(update={"autograph": autograph, "marc": marc})
+    groups = GroupsConfig(items=4, users=3, least_users=2)
+    knowledge = config.knowledge.model_copy(update={"autograph": autograph, "marc": marc, "groups": groups})
     schema = SCHEMA.model_copy(update={"knowledge": SPECS})
     return config.model_copy(update={"feature_schema": schema, "knowledge": knowledge})
 
@@ -276,7 +286,7 @@ def test_without_likes_liber_has_summaries_all_the_same(data: Synthetic, tmp_pat
     assert producer("liber")(read(data, tmp_path, log)).users is not None
 
 
-@pytest.mark.parametrize("name", ["text", "autograph", "marc", "numbers"])
+@pytest.mark.parametrize("name", ["text", "autograph", "marc", "groups", "numbers"])
 def test_items_without_a_description_are_too_little_too(data: Synthetic, tmp_path: Path, name: str) -> None:
     nameless = Catalogue(data.catalogue.users, {})
     with pytest.raises(TooFewError, match=r"needs .* there are 0"):

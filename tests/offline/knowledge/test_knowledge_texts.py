@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from models.contract.events import Interaction
+from models.contract.leaving import IMPORTED
 from offline.data.log import InteractionLog
 from offline.data.texts_import import ImportedTexts, UserText
-from offline.knowledge.knowledge_texts import KnowledgeTexts, closing
+from offline.knowledge.knowledge_texts import Answered, KnowledgeTexts, closing
 from offline.knowledge.liber.partitions import Trigger
 from offline.llm.protocol import Prompt
+from offline.store import owner_mark
 from tests.offline.knowledge.fakes import EchoModel, inputs
 from tests.synthetic import PARTITION_SIZE, Synthetic, synthetic
 
@@ -33,9 +36,12 @@ def interests(
     log: InteractionLog | None = None,
     imported: Sequence[UserText] = (),
     of_items: Mapping[str, str] | None = None,
+    **settings: Any,
 ) -> KnowledgeTexts:
+    """``settings`` are those of LIBER."""
+    liber = data.config.knowledge.liber.model_copy(update=settings)
     read = inputs(
-        data.config,
+        data.config.model_copy(update={"knowledge": data.config.knowledge.model_copy(update={"liber": liber})}),
         data.catalogue,
         log or data.log,
         Path("none"),
@@ -148,6 +154,89 @@ def test_an_absent_summary_is_asked_for_again_with_its_shifts(data: Synthetic) -
     model.absent = _nothing
     read_all(interests(data, model))
     assert len(model.paid) == paid + 3
+
+
+class Rounds(EchoModel):
+    """Remembers each list of questions about partitions."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.lists: list[list[Prompt]] = []
+
+    def __call__(self, prompts: list[Prompt], label: str) -> Answered:
+        self.lists += [prompts] if label == "interest summaries" else []
+        return super().__call__(prompts, label)
+
+
+def test_a_backlog_is_asked_in_rounds_where_a_summary_reads_the_one_before(data: Synthetic) -> None:
+    model = Rounds()
+    texts = interests(data, model, previous=True)
+    read_all(texts)
+    assert [len(prompts) for prompts in model.lists] == [12, 12, 12]
+    plain = interests(data, EchoModel())
+    firsts = texts.partitions.start[:-1].tolist()
+    assert model.lists[0] == [plain.summary_prompts[at] for at in firsts]
+    for at in (firsts[3] + 1, firsts[3] + 2):
+        asked, before = texts.summary_prompts[at].messages[-1][1], texts.versions.tastes[at - 1]
+        assert asked == (
+            f"Some time ago, the viewer's taste was described like this: {before}\n"
+            f"{plain.summary_prompts[at].messages[-1][1]}"
+        )
+    assert {prompt.owner for prompt in texts.summary_prompts.values()} == {owner_mark(f"u{at}") for at in range(12)}
+    assert texts.summary_prompts[firsts[3] + 1].owner == owner_mark("u3")
+    grown, _ = data.log.extended(feedback("u3", PARTITION_SIZE), "1")
+    paid = len(model.paid)
+    read_all(interests(data, model, grown, previous=True))
+    assert len(model.paid) == paid + 2, "a closed partition and its shift; what was closed stays as it is"
+
+
+def test_a_bad_summary_is_not_told_and_an_absent_one_is_waited_for(data: Synthetic) -> None:
+    first = interests(data, EchoModel()).summary_prompts[0]
+    model = Rounds(bad=lambda prompt: prompt == first)
+    texts = interests(data, model, previous=True)
+    assert texts.summaries.known[:3].tolist() == [False, True, True]
+    assert texts.summary_prompts[1] == interests(data, EchoModel()).summary_prompts[1]
+
+    model = Rounds(absent=lambda prompt: prompt == first)
+    texts = interests(data, model, previous=True)
+    assert texts.summaries.absent[:4].tolist() == [True, True, True, False]
+    assert [len(prompts) for prompts in model.lists] == [12, 11, 11]
+    assert sorted(texts.summary_prompts) == [at for at in range(36) if at not in (1, 2)]
+    model.absent, paid = _nothing, len(model.paid)
+    assert not interests(data, model, previous=True).summaries.absent.any()
+    assert len(model.paid) == paid + 3
+
+
+def test_an_imported_text_is_told_from_its_moment_on_and_carried_on(data: Synthetic) -> None:
+    imported = UserText("u0", 0, "Likes trains.", 0, CLOSED)
+    texts = interests(data, EchoModel(), imported=[imported], previous=True)
+    asked = texts.summary_prompts[1]
+    assert "described like this: Likes" in asked.messages[-1][1]
+    assert "Likes trains." in asked.messages[-1][1]
+    assert all(IMPORTED in (texts.summary_prompts[at].carries or ()) for at in (1, 2)), "the second quotes the first"
+    assert IMPORTED not in (texts.summary_prompts[3].carries or ())
+    assert 0 not in texts.summary_prompts
+    late = replace(imported, from_row=len(data.log))
+    assert (
+        "trains" not in interests(data, EchoModel(), imported=[late], previous=True).summary_prompts[1].messages[-1][1]
+    )
+
+
+def test_a_profile_is_told_without_the_id_and_carried(data: Synthetic) -> None:
+    users = {**data.catalogue.users, "u1": {"age": 25, "gender": "F", "copy": "u1"}, "u2": {}}
+    known = replace(data, catalogue=replace(data.catalogue, users=users))
+    texts = interests(known, EchoModel(), profile=("gender", "age", "copy", "shoe"))
+    plain = interests(known, EchoModel())
+    at, nothing = int(texts.partitions.start[1]), int(texts.partitions.start[2])
+    assert texts.summary_prompts[at].messages[-1][1] == (
+        f"About a viewer: gender F, age 25.\n{plain.summary_prompts[at].messages[-1][1]}"
+    )
+    assert texts.summary_prompts[nothing] == plain.summary_prompts[nothing]
+    read_all(texts)
+    fields = {"users.gender", "users.age", "users.copy", "users.shoe"}
+    for prompt in (*texts.summary_prompts.values(), *texts.shift_prompts.values()):
+        assert fields < (prompt.carries or frozenset())
+    assert not any("users." in field for field in plain.summary_prompts[at].carries or ())
 
 
 def test_items_without_description_are_not_asked_about(data: Synthetic) -> None:

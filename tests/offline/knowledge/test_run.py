@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from offline.knowledge import run as producers
 from offline.knowledge.errors import NotFittedError, TooFewError
 from offline.knowledge.inputs import ProducerInputs, space
-from offline.knowledge.knowledge_texts import Domain
+from offline.knowledge.knowledge_texts import Domain, KnowledgeTexts
 from offline.knowledge.run import Attempt, KnowledgeRun
 from offline.knowledge.vectors import ItemVectors, Lineage, Produced
 from offline.llm.protocol import Prompt
+from offline.store import addresses, owner_mark, owner_table
 from tests.offline.knowledge.fakes import EchoModel, HashEncoder
 from tests.synthetic import Synthetic, synthetic
 
@@ -52,6 +54,37 @@ def test_what_is_made_is_saved_with_the_numbers_that_it_uses(data: Synthetic, tm
     assert (attempt.state, attempt.absent, attempt.waits) == ("made", 0, "")
     saved = Produced.load(tmp_path / "liber")
     assert (saved.lineage, saved.partial) == (Lineage.of(data.log), False)
+
+
+def test_what_is_encoded_of_partitions_may_be_longer(
+    data: Synthetic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoders: dict[int, HashEncoder] = {}
+
+    def encoder_of(name: str, tokens: int, precision: str) -> HashEncoder:
+        return encoders.setdefault(tokens, HashEncoder(f"cut at {tokens}"))
+
+    monkeypatch.setattr(producers, "TextEncoder", encoder_of)
+    usual = work(data, tmp_path / "usual", EchoModel()).produce("liber", TEXTS["liber"]).produced
+    liber = data.config.knowledge.liber.model_copy(update={"encoder_tokens": 256})
+    knowledge = data.config.knowledge.model_copy(update={"liber": liber})
+    longer = replace(data, config=data.config.model_copy(update={"knowledge": knowledge}))
+    attempt = work(longer, tmp_path, EchoModel()).produce("liber", TEXTS["liber"])
+    assert usual is not None
+    assert attempt.produced is not None
+    names = [produced.spaces[0].components["encoder"] for produced in (usual, attempt.produced)]
+    assert names == ["cut at 128/mean/16", "cut at 256/mean/16"]
+    assert encoders[256].asked == encoders[128].asked, "the second run encoded nothing with the usual window"
+    with owner_table(tmp_path / producers.OWNERS) as owners:
+        keys = owners.keys(owner_mark("u3"))
+    mine = [text for text, mark in longer_texts(longer) if mark == owner_mark("u3")]
+    assert set(addresses(mine, encoders[256].id)) <= set(keys)
+
+
+def longer_texts(data: Synthetic) -> list[tuple[str, str]]:
+    config = data.config
+    domain = Domain(config.knowledge, config.feature_schema, config.data.texts, data.catalogue, data.log)
+    return KnowledgeTexts(domain, EchoModel()).owned_texts()
 
 
 def test_absent_texts_are_counted_for_those_who_read_them(

@@ -22,7 +22,7 @@ from offline.training.fit import Fitted, fit
 from offline.training.samples import split_samples
 from research import trials
 from research.studies import ablation
-from research.studies.ablation import Ablation, run_ablation, variants
+from research.studies.ablation import GROUP_IDS, Ablation, knowledge_of, run_ablation, variants
 from tests.research.quick import trained_quickly
 from tests.synthetic import SCHEMA, Synthetic, synthetic
 
@@ -57,6 +57,37 @@ def test_variants_are_the_producers_one_by_one_and_together(data: Synthetic) -> 
     assert three["all three"] == ("liber", "autograph", "marc")
     assert list(variants(Knowledge({"liber": produced["liber"]}))) == ["base", "LIBER"]
     assert list(variants(Knowledge({}))) == ["base"]
+    grouped = variants(Knowledge({"liber": produced["liber"], "groups": produced["marc"]}))
+    assert list(grouped) == ["base", "LIBER", "groups", GROUP_IDS, "LIBER + groups"]
+    assert grouped[GROUP_IDS] == ("groups",)
+
+
+def test_the_control_of_groups_keeps_who_is_together_and_nothing_else(data: Synthetic) -> None:
+    marc = data.knowledge.produced["marc"]
+    assert marc.items is not None
+    assert marc.users is not None
+    group = np.arange(marc.items.vectors.shape[1]) % 5
+    items = replace(marc.items, vectors=marc.items.vectors[:1, group], from_row=marc.items.from_row[:1])
+    users = replace(marc.users, vectors=marc.users.vectors[np.arange(len(marc.users.vectors)) % 3])
+    knowledge = Knowledge({"groups": Produced(users, items)})
+    assert knowledge_of("groups", ("groups",), knowledge, 1).produced["groups"].items is items
+    control, other = (knowledge_of(GROUP_IDS, ("groups",), knowledge, seed).produced["groups"] for seed in (1, 2))
+    assert control.items is not None
+    assert control.users is not None
+    assert other.items is not None
+    known = items.known
+    for before, after in (
+        (items.vectors[0, known], control.items.vectors[0, known]),
+        (users.vectors, control.users.vectors),
+    ):
+        assert (before != after).all(axis=1).all()
+        together = (before[:, None] == before[None]).all(axis=-1)
+        np.testing.assert_array_equal(together, (after[:, None] == after[None]).all(axis=-1))
+    assert not control.items.vectors[:, ~known].any()
+    assert (control.items.vectors[0, known] != other.items.vectors[0, known]).all()
+    assert control.items.space == items.space
+    again = knowledge_of(GROUP_IDS, ("groups",), knowledge, 1).items["groups"]
+    np.testing.assert_array_equal(again.vectors, control.items.vectors)
 
 
 def test_every_variant_is_trained_with_every_seed_on_its_own_knowledge(

@@ -25,7 +25,7 @@ from offline.training.bootstrap import Resamples
 from offline.training.lifelong import as_torch
 from research.quality.drawn import COLDNESS, DRAWINGS, Drawing, DrawnLists
 from research.studies import ranked_purchases as study
-from research.studies.ablation import BASE, CONTROL
+from research.studies.ablation import BASE, CONTROL, GROUP_IDS
 from research.studies.purchase_tables import producer_costs, purchases_page
 from research.studies.ranked_purchases import (
     POPULARITY,
@@ -119,6 +119,8 @@ def test_variants_are_those_that_there_is_knowledge_for(data: Data) -> None:
     assert [variant.producers for variant in variants] == [(), ("text",), ("text",), ()]
     more = Knowledge({**data.knowledge.produced, "marc": data.knowledge.produced["text"]})
     assert [variant.name for variant in purchase_variants(more)][4:] == ["MARC"]
+    grouped = Knowledge({**data.knowledge.produced, "groups": data.knowledge.produced["text"]})
+    assert [variant.name for variant in purchase_variants(grouped)][4:] == ["groups", GROUP_IDS]
     assert [variant.name for variant in purchase_variants(Knowledge({}))] == [BASE, WITHOUT_FIELDS]
     assert [variant.name for variant in purchase_variants(data.knowledge, ["base"])] == [BASE]
     assert WITHOUT_FIELDS not in [variant.name for variant in purchase_variants(data.knowledge, fields=False)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +11,15 @@ from torch.nn import functional as F
 
 from models.contract.encoding import KNOWLEDGE_INPUTS, USER_NUMERIC, model_inputs
 from models.contract.schema import FeatureSchema, FieldSpec
-from models.ctr.layers import Dropout
+from models.ctr.layers import Dropout, Fusion
 from models.ctr.running import RunningFeatures
-
-Fusion = Literal["target", "learned"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """Widths, dropouts and choices of a model. ``dim`` is the width of embeddings; ``fusion`` is read by "din" alone,
-    ``factors`` (of the process of ratings; 0: there is none) and ``attention`` (over the history) by "lifelong"
-    alone."""
+    """Widths, dropouts and choices of a model. ``dim`` is the width of embeddings; ``fusion`` is read by "din" and
+    "lifelong", ``factors`` (of the process of ratings; 0: there is none) and ``attention`` (over the history) by
+    "lifelong" alone."""
 
     dim: int
     dropout: float

@@ -2,8 +2,8 @@
 
 Several readings of one history meet in a small network: what a Gaussian process expects of this user and item, how the
 user has been rating lately (averages that forget at several speeds), with attention, which events resemble the
-candidate (as DIN's, over hundreds of events), and the running features of a schema that has some. Where values are not
-given by users, as with drawn negatives, there is no process.
+candidate (as DIN's, over hundreds of events), what the user's closed partitions say (LIBER's), and the running features
+of a schema that has some. Where values are not given by users, as with drawn negatives, there is no process.
 
 Training reads whole histories at once (``sequence``): all events of a user are predicted in one pass, each from those
 before it, which costs less than windows of 30 events per sample did. Serving (``forward``) has one user and many
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from models.contract.schema import FeatureSchema
 from models.ctr.features import FieldEmbedding, ModelSettings
 from models.ctr.gaussian_process import RatingProcess
-from models.ctr.layers import MLP, Dropout
+from models.ctr.layers import MLP, Dropout, InterestFusion
 from models.ctr.running import RunningFeatures
 
 _FORGETTING = (0.5, 0.8, 0.9, 0.97, 0.99, 1.0)
@@ -77,6 +77,12 @@ class Lifelong(nn.Module):
         self.running = RunningFeatures(schema) if schema.running else None
         total = item + user + (attended + dim if heads else 0) + (_BELIEFS if self.process else 0)
         total += self.running.width if self.running else 0
+        self.interests: InterestFusion | None = None
+        if schema.sequence is not None:
+            self.partition_rows = schema.sequence.rows
+            self.partition = nn.Linear(schema.sequence.dim, dim)
+            self.interests = InterestFusion(settings.fusion, item, dim)
+            total += dim
         self.norm = nn.LayerNorm(total)
         self.deep = MLP(total, hidden, settings.dropout)
         self.out = nn.Linear(self.hidden, 1)
@@ -118,6 +124,9 @@ class Lifelong(nn.Module):
         beliefs = torch.stack(self.process(inputs), dim=1) if self.process else None
         running = None if self.running is None else self.running(inputs)
         parts = self._parts(item, pooled, user, beliefs, running)
+        if self.interests is not None:
+            closed = _shown(inputs["partition_mask"], keep)
+            parts.append(self.interests(item, self.partition(inputs["partition_vectors"]), closed))
         if self.training:
             hidden = self.deep(self.norm(torch.cat([part.expand(C, -1) for part in parts], dim=1)))
         else:
@@ -148,6 +157,9 @@ class Lifelong(nn.Module):
         if self.running is not None:
             scaled = self.running.scaled(self.running.sequence(tensors)[sample] if running is None else running)
         parts = self._parts(item[sample], None if pooled is None else pooled[sample], user[sample], beliefs, scaled)
+        if self.interests is not None:
+            closed = _shown(self._closed(tensors), keep)
+            parts.append(self.interests(item, self.partition(tensors["partition_vectors"]), closed)[sample])
         hidden = self.deep(self.norm(torch.cat(parts, dim=1)))
         return self._logit(hidden, beliefs), hidden
 
@@ -208,6 +220,13 @@ class Lifelong(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         """[B, n, H * w] -> [B, H, n, w]."""
         return x.view(*x.shape[:2], self.heads, self.width).transpose(1, 2)
+
+    def _closed(self, tensors: dict[str, Tensor]) -> Tensor:
+        """Which of a user's partitions each event of a whole history sees, [B, L, V]: the last ones that were closed by
+        then."""
+        counts = tensors["partition_counts"].unsqueeze(2)
+        places = torch.arange(tensors["partition_vectors"].shape[1], device=counts.device)
+        return ((places < counts) & (places >= counts - self.partition_rows)).float()
 
     def _user(self, tensors: dict[str, Tensor], averages: Tensor, keep: Tensor | None) -> Tensor:
         fields = self.user_fields(tensors["user_categorical"]).flatten(1)

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from models.contract.schema import FeatureSchema
-from models.ctr.build import DIN, Architecture, InterestFusion
-from models.ctr.features import FieldEmbedding, Fusion
+from models.ctr.build import DIN, Architecture
+from models.ctr.features import FieldEmbedding
+from models.ctr.layers import Fusion, InterestFusion
 from offline.config import TrainingConfig
 from offline.data.catalogue import Catalogue
 from offline.metrics import quality
@@ -81,10 +82,13 @@ def test_fitting_is_deterministic_for_a_seed(
     assert weights(run(data, small, config, architecture=architecture, encoder=encoder, seed=2)) != weights(first)
 
 
-def test_the_configuration_says_how_partitions_are_fused(data: Synthetic, splits: SplitRows) -> None:
+@pytest.mark.parametrize("architecture", ["din", "lifelong"])
+def test_the_configuration_says_how_partitions_are_fused(
+    data: Synthetic, splits: SplitRows, architecture: Architecture
+) -> None:
     encoder = encoder_of(data, splits)
     for fusion in ("target", "learned"):
-        model = new_model(ModelSpec("model", "din"), configured(fusion=fusion), encoder)
+        model = new_model(ModelSpec("model", architecture), configured(fusion=fusion), encoder)
         assert [module.kind for module in model.modules() if isinstance(module, InterestFusion)] == [fusion]
 
 

@@ -13,6 +13,7 @@ same numbers (tests/models/test_lifelong.py).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.contract.schema import FeatureSchema
-from models.ctr.features import FieldEmbedding, ModelSettings
+from models.ctr.features import FieldEmbedding, JoinedExperts, ModelSettings, pair_of_experts
 from models.ctr.gaussian_process import RatingProcess
 from models.ctr.layers import MLP, Dropout, InterestFusion
 from models.ctr.running import RunningFeatures
@@ -52,9 +53,10 @@ class Lifelong(nn.Module):
         self.id_dropout = Dropout(0.3)
         self.fields = FieldEmbedding(schema.item_fields, dim)
         self.numeric = nn.Linear(schema.item_numbers, dim)
-        self.knowledge = nn.Linear(schema.item_width, dim) if schema.item_width else None
+        shared = None if settings.adaptor == "linear" else pair_of_experts(dim)
+        self.knowledge = _adaptor(schema.item_columns, dim, shared)
         self.user_fields = FieldEmbedding(schema.user_fields, dim)
-        self.user_knowledge = nn.Linear(schema.user_width, dim) if schema.user_width else None
+        self.user_knowledge = _adaptor(schema.user_columns, dim, shared)
         averages = 1 + _AVERAGED * len(_FORGETTING)
         self.averages = nn.Linear(averages, dim)
 
@@ -270,6 +272,15 @@ class _History:
     averaged: Tensor
     ago: Tensor
     visible: Tensor
+
+
+def _adaptor(columns: Mapping[str, slice], dim: int, shared: nn.ModuleList | None) -> nn.Module | None:
+    """What all single vectors of one side pass, joined; None without any."""
+    if not columns:
+        return None
+    if shared is not None:
+        return JoinedExperts(columns, dim, shared)
+    return nn.Linear(sum(space.stop - space.start for space in columns.values()), dim)
 
 
 def _shown(knowledge: Tensor, keep: Tensor | None) -> Tensor:

@@ -29,7 +29,7 @@ OF_A_CANDIDATE = ("item_numeric", "user_vectors", "partition_counts")
 """What an event alone reads."""
 
 _BOTH: tuple[Kind, ...] = (SERVED, ("lifelong", "inattentive"))
-_PACKED: tuple[Kind, ...] = (*_BOTH, ("lifelong", "learned"))
+_PACKED: tuple[Kind, ...] = (*_BOTH, ("lifelong", "learned"), ("lifelong", "experts"))
 of_both_kinds = pytest.mark.parametrize("kind", _BOTH, ids="-".join)
 of_every_schema = pytest.mark.parametrize(
     "schema",

@@ -20,13 +20,14 @@ from models.ctr.lifelong import Lifelong
 from tests.plain_inputs import ITEM_INPUTS
 from tests.synthetic import SCHEMA
 
-Kind = tuple[Architecture, Fusion | Literal["inattentive", "implicit"]]
+Kind = tuple[Architecture, Fusion | Literal["inattentive", "implicit", "experts"]]
 """An architecture, and how it fuses partitions; or that it does without attention over the history, or without a
-process of ratings."""
+process of ratings; or that single vectors pass experts."""
 
 KINDS: tuple[Kind, ...] = (
     ("din", "target"), ("din", "learned"), ("dcnv2", "target"), ("deepfm", "target"),
-    ("lifelong", "target"), ("lifelong", "inattentive"), ("lifelong", "implicit"),
+    ("lifelong", "target"), ("lifelong", "inattentive"), ("lifelong", "implicit"), ("lifelong", "learned"),
+    ("din", "experts"), ("lifelong", "experts"),
 )  # fmt: skip
 ALL = ("text", "liber", "marc")
 ITEM_ROWS = 30
@@ -39,8 +40,9 @@ def model_of(kind: Kind, schema: FeatureSchema = SCHEMA, *, dropout: float = 0.0
     architecture, variant = kind
     fusion: Fusion = "learned" if variant == "learned" else "target"
     settings = ModelSettings(
-        DIM, dropout, dropout, fusion, 0 if variant == "implicit" else DIM, variant != "inattentive"
-    )
+        DIM, dropout, dropout, fusion, 0 if variant == "implicit" else DIM, variant != "inattentive",
+        "experts" if variant == "experts" else "linear",
+    )  # fmt: skip
     model = build_model(architecture, schema, ITEM_ROWS, settings)
     with torch.no_grad():
         for weight in model.parameters():

@@ -123,12 +123,12 @@ class SequenceEncoder:
             "value": self.value[rows],
             "present": present.astype(np.float32),
         }
+        if of.schema.sequence is not None:
+            tensors["partition_vectors"], tensors["partition_counts"] = of.partitions(rows)
         if of.schema.running:
             numeric, running = self._users
             tensors |= {"item_row": item, "user_numeric": numeric[rows], "user_running": running[rows]}
             tensors["time_ms"] = of.log.time_ms[rows]
-        if of.schema.sequence is not None:
-            tensors["partition_vectors"], tensors["partition_counts"] = of.partitions(rows)
         if epoch is not None:
             tensors = self.dropout.applied(tensors, user, epoch)
         return Batch(rows, present & same & sampled[rows], tensors)

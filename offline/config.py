@@ -145,6 +145,7 @@ class TrainingConfig(BaseModel):
     knowledge_dropout: Share = 0.2
     item_dropout: Share | None = None
     fusion: Literal["target", "learned"] = "target"  # of LIBER's partitions
+    knowledge_adaptor: Literal["linear", "experts"] = "linear"  # what other knowledge vectors pass
     lifelong: LifelongConfig = LifelongConfig()
     tree: TreeConfig = TreeConfig()
     retrain_growth: Annotated[float, Field(ge=0)] = 0.1  # a refresh trains again when the log grew by this share

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from models.contract.encoding import KNOWLEDGE_INPUTS, model_inputs
 from models.contract.schema import FeatureSchema
-from models.ctr.features import Fusion, InputEmbedding, ModelSettings, spread
-from models.ctr.layers import MLP, CrossNetwork, Dropout, TargetAttention, masked_mean
+from models.ctr.features import InputEmbedding, ModelSettings, spread
+from models.ctr.layers import MLP, CrossNetwork, Dropout, Fusion, InterestFusion, TargetAttention, masked_mean
 from models.ctr.lifelong import Lifelong
 from models.ctr.tree import BoostedTrees
 
@@ -25,7 +25,7 @@ _UNREAD: dict[Architecture, frozenset[str]] = {
     "din": frozenset({"history_numeric"}),
     "dcnv2": frozenset({"history_numeric"}),
     "deepfm": frozenset({"history_numeric"}),
-    "lifelong": frozenset({"user_numeric", "partition_vectors", "partition_mask"}),
+    "lifelong": frozenset({"user_numeric"}),
     "tree": frozenset({"history_index", "item_index", *KNOWLEDGE_INPUTS}),
 }
 
@@ -42,7 +42,7 @@ def build_model(
     architecture: Architecture, schema: FeatureSchema, item_rows: int, settings: ModelSettings
 ) -> nn.Module:
     """An untrained model: ``item_rows`` id embeddings (row 0: unknown item). It reads all knowledge of the schema, but
-    "lifelong" no sequence of vectors, and "tree" none at all. ValueError for a tree of a schema without running
+    "tree" none at all. ValueError for a tree of a schema without running
     features."""
     if architecture == "lifelong":
         return Lifelong(schema, item_rows, settings)
@@ -154,26 +154,3 @@ class AllFields(nn.Module):
         if e.partitions is not None and e.partition_mask is not None:
             user.append(self.partitions(e.item, e.partitions, e.partition_mask).unsqueeze(1))
         return torch.cat([spread(torch.cat(user, dim=1), e.item.shape[0]), e.item], dim=1), e.running
-
-
-class InterestFusion(nn.Module):
-    """LIBER's user interest fusion (our reading of arXiv 2411.14713): partition vectors -> one interest vector.
-    item [C, q], partitions [U, J, E], mask [U, J] -> [C, E] ("target") or [U, E] ("learned").
-
-    h_j = MLP(x_j); u = sum_j a_j h_j. The weights a_j come from a learned query ("learned": one vector per user,
-    whatever the candidate) or from the candidate ("target"). Trained with the loss of the CTR model it is part of; the
-    text encoder stays frozen.
-    """
-
-    def __init__(self, kind: Fusion, query: int, dim: int) -> None:
-        super().__init__()
-        self.kind = kind
-        self.interest = nn.Sequential(nn.ReLU(), nn.Linear(dim, dim))
-        self.attention = TargetAttention(query if kind == "target" else dim, dim, dim, heads=4)
-        if kind == "learned":
-            self.query = nn.Parameter(torch.randn(1, dim) * 0.05)
-
-    def forward(self, item: Tensor, partitions: Tensor, mask: Tensor) -> Tensor:
-        query = item if self.kind == "target" else self.query.expand(partitions.shape[0], -1)
-        fused: Tensor = self.attention(query, self.interest(partitions), mask)
-        return fused

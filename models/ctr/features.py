@@ -12,17 +12,17 @@ from torch.nn import functional as F
 
 from models.contract.encoding import KNOWLEDGE_INPUTS, USER_NUMERIC, model_inputs
 from models.contract.schema import FeatureSchema, FieldSpec
-from models.ctr.layers import Dropout
+from models.ctr.layers import Dropout, Fusion
 from models.ctr.running import RunningFeatures
 
-Fusion = Literal["target", "learned"]
+Adaptor = Literal["linear", "experts"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """Widths, dropouts and choices of a model. ``dim`` is the width of embeddings; ``fusion`` is read by "din" alone,
-    ``factors`` (of the process of ratings; 0: there is none) and ``attention`` (over the history) by "lifelong"
-    alone."""
+    """Widths, dropouts and choices of a model. ``dim`` is the width of embeddings; ``fusion`` is read by "din" and
+    "lifelong", ``factors`` (of the process of ratings; 0: there is none) and ``attention`` (over the history) by
+    "lifelong" alone. ``adaptor``: what single knowledge vectors pass, a linear layer or experts."""
 
     dim: int
     dropout: float
@@ -30,6 +30,7 @@ class ModelSettings:
     fusion: Fusion = "target"
     factors: int = 16
     attention: bool = True
+    adaptor: Adaptor = "linear"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +137,9 @@ class InputEmbedding(nn.Module):
         self.dropout = Dropout(settings.dropout)
         self.knowledge_inputs = tuple(name for name in model_inputs(schema) if name in KNOWLEDGE_INPUTS)
         self.knowledge_dropout = settings.knowledge_dropout
-        self.item_vectors = _Spaces(schema.item_columns, dim)
-        self.user_vectors = _Spaces(schema.user_columns, dim)
+        shared = None if settings.adaptor == "linear" else pair_of_experts(dim)
+        self.item_vectors = _Spaces(schema.item_columns, dim, shared)
+        self.user_vectors = _Spaces(schema.user_columns, dim, shared)
         self.partition = nn.Linear(schema.sequence.dim, dim) if schema.sequence else None
         self.user_width = len(schema.user_fields) + 1 + len(schema.user_columns)
         self.item_width = len(schema.item_fields) + 2 + len(schema.item_columns)
@@ -178,12 +180,16 @@ class InputEmbedding(nn.Module):
 
 
 class _Spaces(nn.Module):
-    """Joined knowledge vectors [.., W] -> one embedding per space [.., spaces, E]."""
+    """Joined knowledge vectors [.., W] -> an embedding per space [.., spaces, E], by a linear layer each, or by experts
+    with those that are ``shared``."""
 
-    def __init__(self, columns: Mapping[str, slice], dim: int) -> None:
+    def __init__(self, columns: Mapping[str, slice], dim: int, shared: nn.ModuleList | None) -> None:
         super().__init__()
         self.columns = tuple(columns.values())
-        self.projections = nn.ModuleList(nn.Linear(space.stop - space.start, dim) for space in self.columns)
+        widths = [space.stop - space.start for space in self.columns]
+        self.projections = nn.ModuleList(
+            nn.Linear(width, dim) if shared is None else Experts(width, dim, shared) for width in widths
+        )
 
     def forward(self, joined: Tensor) -> Tensor:
         return torch.stack(self.parts(joined), dim=-2)
@@ -191,6 +197,52 @@ class _Spaces(nn.Module):
     def parts(self, joined: Tensor) -> list[Tensor]:
         """The embedding [.., E] of each space."""
         return [layer(joined[..., space]) for space, layer in zip(self.columns, self.projections, strict=True)]
+
+
+class Experts(nn.Module):
+    """KAR's hybrid-expert adaptor (arXiv 2306.10933) of one space of knowledge: [.., width] -> [.., dim].
+
+    Two experts that all spaces of users and items share and two of its own, small networks with one hidden layer, are
+    weighed by a softmax that reads the vector. Published for a space per side, as wide as each other; here a linear
+    layer brings each space to the width that the experts take.
+    """
+
+    def __init__(self, width: int, dim: int, shared: nn.ModuleList) -> None:
+        super().__init__()
+        self.entrance = nn.Linear(width, 2 * dim)
+        self.shared = shared
+        self.own = pair_of_experts(dim)
+        self.gate = nn.Linear(width, len(self.shared) + len(self.own))
+
+    def forward(self, vector: Tensor) -> Tensor:
+        entered = self.entrance(vector)
+        answers = torch.stack([expert(entered) for expert in (*self.shared, *self.own)], dim=-1)
+        weighed: Tensor = (answers * F.softmax(self.gate(vector), dim=-1).unsqueeze(-2)).sum(dim=-1)
+        return weighed
+
+
+def pair_of_experts(dim: int) -> nn.ModuleList:
+    """Two experts, for one space or to be shared by all."""
+    return nn.ModuleList(
+        nn.Sequential(nn.Linear(2 * dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim)) for _ in range(2)
+    )
+
+
+class JoinedExperts(nn.Module):
+    """Joined knowledge vectors [.., W] -> one embedding [.., E] of all spaces, weighed by a softmax that reads them."""
+
+    def __init__(self, columns: Mapping[str, slice], dim: int, shared: nn.ModuleList) -> None:
+        super().__init__()
+        self.spaces = _Spaces(columns, dim, shared)
+        width = sum(space.stop - space.start for space in columns.values())
+        self.gate = nn.Linear(width, len(columns)) if len(columns) > 1 else None
+
+    def forward(self, joined: Tensor) -> Tensor:
+        if self.gate is None:
+            return self.spaces.parts(joined)[0]
+        weights = F.softmax(self.gate(joined), dim=-1).unsqueeze(-1)
+        weighed: Tensor = (self.spaces(joined) * weights).sum(dim=-2)
+        return weighed
 
 
 def spread(user: Tensor, candidates: int) -> Tensor:

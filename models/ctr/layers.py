@@ -5,11 +5,15 @@ Everything broadcasts over the user side: U is C in training (aligned pairs) and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Fusion = Literal["target", "learned"]
 
 
 class Dropout(nn.Module):
@@ -110,9 +114,10 @@ class TargetAttention(nn.Module):
     The DIN idea (arXiv 1706.06978, section 4.3) with scaled dot products in place of the MLP activation unit. A learned
     null entry takes the attention of users without a sequence, so an empty sequence needs no special case.
 
-    The same numbers are computed in two orders. Serving projects one user's sequence to keys and values once, and each
-    candidate costs two small matrix products. Training has a sequence per candidate; there the projections are applied
-    to the query and to the pooled sequence instead, which spares them for all T entries.
+    The same numbers are computed in two orders. Where many candidates share a sequence, it is projected to keys and
+    values once, and each candidate costs two small matrix products: one user in serving, whole histories in training.
+    With a sequence per candidate the projections are applied to the query and to the pooled sequence instead, which
+    spares them for all T entries.
     """
 
     def __init__(self, query: int, key: int, out: int, heads: int) -> None:
@@ -127,19 +132,23 @@ class TargetAttention(nn.Module):
         self.null_value = nn.Parameter(torch.zeros(heads, out // heads))
 
     def forward(self, query: Tensor, sequence: Tensor, mask: Tensor) -> Tensor:
-        """query [C, q], sequence [U, T, k], mask [U, T] (1 present) -> [C, out]."""
-        q = self.query(query).view(-1, self.heads, self.width) / self.width**0.5
-        pooled = self._one_user(q, sequence[0], mask) if sequence.shape[0] == 1 else self._aligned(q, sequence, mask)
-        return pooled.reshape(-1, self.heads * self.width)
+        """query [C, q], sequence [U, T, k], mask [U, T] (1 present) -> [C, out]; or with Q candidates of each of B
+        sequences, query [B, Q, q], sequence [B, T, k], mask [B, Q, T] -> [B, Q, out]."""
+        q = self.query(query).view(*query.shape[:-1], self.heads, self.width) / self.width**0.5
+        if query.dim() == 3:
+            return self._shared(q, sequence, mask).flatten(2)
+        if sequence.shape[0] == 1:
+            return self._shared(q.unsqueeze(0), sequence, mask.unsqueeze(1)).flatten(2).squeeze(0)
+        return self._aligned(q, sequence, mask).flatten(1)
 
-    def _one_user(self, q: Tensor, sequence: Tensor, mask: Tensor) -> Tensor:
-        """q [C, H, w], sequence [T, k], mask [1, T] -> [C, H, w]."""
-        keys = self.key(sequence).view(-1, self.heads, self.width)
-        values = self.value(sequence).view(-1, self.heads, self.width)
-        scores = torch.matmul(q.transpose(0, 1), keys.permute(1, 2, 0)) + _absent(mask)  # [H, C, T]
-        weights = self._weights(scores.transpose(0, 1))
-        pooled = torch.matmul(weights[:, :, 1:].transpose(0, 1), values.transpose(0, 1)).transpose(0, 1)
-        return pooled + weights[:, :, :1] * self.null_value
+    def _shared(self, q: Tensor, sequence: Tensor, mask: Tensor) -> Tensor:
+        """q [B, Q, H, w], sequence [B, T, k], mask [B, Q or 1, T] -> [B, Q, H, w]."""
+        keys = self.key(sequence).view(*sequence.shape[:2], self.heads, self.width)
+        values = self.value(sequence).view(*sequence.shape[:2], self.heads, self.width)
+        scores = torch.matmul(q.transpose(1, 2), keys.permute(0, 2, 3, 1)) + _absent(mask).unsqueeze(1)  # [B, H, Q, T]
+        weights = self._weights(scores.transpose(1, 2))
+        pooled = torch.matmul(weights[..., 1:].transpose(1, 2), values.transpose(1, 2)).transpose(1, 2)
+        return pooled + weights[..., :1] * self.null_value
 
     def _aligned(self, q: Tensor, sequence: Tensor, mask: Tensor) -> Tensor:
         """q [C, H, w], sequence [C, T, k], mask [C, T] -> [C, H, w]."""
@@ -151,9 +160,35 @@ class TargetAttention(nn.Module):
         return pooled + weights[:, :, :1] * self.null_value
 
     def _weights(self, scores: Tensor) -> Tensor:
-        """scores [C, H, T] -> weights [C, H, 1 + T], the null entry first."""
-        null = self.null_score.view(1, -1, 1).expand(scores.shape[0], -1, 1)
-        return F.softmax(torch.cat([null, scores], dim=2), dim=2)
+        """scores [.., H, T] -> weights [.., H, 1 + T], the null entry first."""
+        null = self.null_score.unsqueeze(1).expand(*scores.shape[:-1], 1)
+        return F.softmax(torch.cat([null, scores], dim=-1), dim=-1)
+
+
+class InterestFusion(nn.Module):
+    """LIBER's user interest fusion (our reading of arXiv 2411.14713): partition vectors -> one interest vector.
+    item [C, q], partitions [U, J, E], mask [U, J] -> [C, E] ("target") or [U, E] ("learned"); of whole histories item
+    [B, L, q], partitions [B, V, E], mask [B, L, V] -> [B, L, E].
+
+    h_j = MLP(x_j); u = sum_j a_j h_j. The weights a_j come from a learned query ("learned": one vector per user,
+    whatever the candidate) or from the candidate ("target"). Trained with the loss of the CTR model it is part of; the
+    text encoder stays frozen.
+    """
+
+    def __init__(self, kind: Fusion, query: int, dim: int) -> None:
+        super().__init__()
+        self.kind = kind
+        self.interest = nn.Sequential(nn.ReLU(), nn.Linear(dim, dim))
+        self.attention = TargetAttention(query if kind == "target" else dim, dim, dim, heads=math.gcd(4, dim))
+        if kind == "learned":
+            self.query = nn.Parameter(torch.randn(1, dim) * 0.05)
+
+    def forward(self, item: Tensor, partitions: Tensor, mask: Tensor) -> Tensor:
+        query = item
+        if self.kind == "learned":
+            query = self.query.expand(*mask.shape[:-1], -1)
+        fused: Tensor = self.attention(query, self.interest(partitions), mask)
+        return fused
 
 
 def _absent(mask: Tensor) -> Tensor:

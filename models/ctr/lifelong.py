@@ -2,8 +2,8 @@
 
 Several readings of one history meet in a small network: what a Gaussian process expects of this user and item, how the
 user has been rating lately (averages that forget at several speeds), with attention, which events resemble the
-candidate (as DIN's, over hundreds of events), and the running features of a schema that has some. Where values are not
-given by users, as with drawn negatives, there is no process.
+candidate (as DIN's, over hundreds of events), what the user's closed partitions say (LIBER's), and the running features
+of a schema that has some. Where values are not given by users, as with drawn negatives, there is no process.
 
 Training reads whole histories at once (``sequence``): all events of a user are predicted in one pass, each from those
 before it, which costs less than windows of 30 events per sample did. Serving (``forward``) has one user and many
@@ -13,6 +13,7 @@ same numbers (tests/models/test_lifelong.py).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.contract.schema import FeatureSchema
-from models.ctr.features import FieldEmbedding, ModelSettings
+from models.ctr.features import FieldEmbedding, JoinedExperts, ModelSettings, pair_of_experts
 from models.ctr.gaussian_process import RatingProcess
-from models.ctr.layers import MLP, Dropout
+from models.ctr.layers import MLP, Dropout, InterestFusion
 from models.ctr.running import RunningFeatures
 
 _FORGETTING = (0.5, 0.8, 0.9, 0.97, 0.99, 1.0)
@@ -52,9 +53,10 @@ class Lifelong(nn.Module):
         self.id_dropout = Dropout(0.3)
         self.fields = FieldEmbedding(schema.item_fields, dim)
         self.numeric = nn.Linear(schema.item_numbers, dim)
-        self.knowledge = nn.Linear(schema.item_width, dim) if schema.item_width else None
+        shared = None if settings.adaptor == "linear" else pair_of_experts(dim)
+        self.knowledge = _adaptor(schema.item_columns, dim, shared)
         self.user_fields = FieldEmbedding(schema.user_fields, dim)
-        self.user_knowledge = nn.Linear(schema.user_width, dim) if schema.user_width else None
+        self.user_knowledge = _adaptor(schema.user_columns, dim, shared)
         averages = 1 + _AVERAGED * len(_FORGETTING)
         self.averages = nn.Linear(averages, dim)
 
@@ -77,6 +79,12 @@ class Lifelong(nn.Module):
         self.running = RunningFeatures(schema) if schema.running else None
         total = item + user + (attended + dim if heads else 0) + (_BELIEFS if self.process else 0)
         total += self.running.width if self.running else 0
+        self.interests: InterestFusion | None = None
+        if schema.sequence is not None:
+            self.partition_rows = schema.sequence.rows
+            self.partition = nn.Linear(schema.sequence.dim, dim)
+            self.interests = InterestFusion(settings.fusion, item, dim)
+            total += dim
         self.norm = nn.LayerNorm(total)
         self.deep = MLP(total, hidden, settings.dropout)
         self.out = nn.Linear(self.hidden, 1)
@@ -118,6 +126,9 @@ class Lifelong(nn.Module):
         beliefs = torch.stack(self.process(inputs), dim=1) if self.process else None
         running = None if self.running is None else self.running(inputs)
         parts = self._parts(item, pooled, user, beliefs, running)
+        if self.interests is not None:
+            closed = _shown(inputs["partition_mask"], keep)
+            parts.append(self.interests(item, self.partition(inputs["partition_vectors"]), closed))
         if self.training:
             hidden = self.deep(self.norm(torch.cat([part.expand(C, -1) for part in parts], dim=1)))
         else:
@@ -148,6 +159,9 @@ class Lifelong(nn.Module):
         if self.running is not None:
             scaled = self.running.scaled(self.running.sequence(tensors)[sample] if running is None else running)
         parts = self._parts(item[sample], None if pooled is None else pooled[sample], user[sample], beliefs, scaled)
+        if self.interests is not None:
+            closed = _shown(self._closed(tensors), keep)
+            parts.append(self.interests(item, self.partition(tensors["partition_vectors"]), closed)[sample])
         hidden = self.deep(self.norm(torch.cat(parts, dim=1)))
         return self._logit(hidden, beliefs), hidden
 
@@ -209,6 +223,13 @@ class Lifelong(nn.Module):
         """[B, n, H * w] -> [B, H, n, w]."""
         return x.view(*x.shape[:2], self.heads, self.width).transpose(1, 2)
 
+    def _closed(self, tensors: dict[str, Tensor]) -> Tensor:
+        """Which of a user's partitions each event of a whole history sees, [B, L, V]: the last ones that were closed by
+        then."""
+        counts = tensors["partition_counts"].unsqueeze(2)
+        places = torch.arange(tensors["partition_vectors"].shape[1], device=counts.device)
+        return ((places < counts) & (places >= counts - self.partition_rows)).float()
+
     def _user(self, tensors: dict[str, Tensor], averages: Tensor, keep: Tensor | None) -> Tensor:
         fields = self.user_fields(tensors["user_categorical"]).flatten(1)
         if averages.dim() == 3:
@@ -251,6 +272,15 @@ class _History:
     averaged: Tensor
     ago: Tensor
     visible: Tensor
+
+
+def _adaptor(columns: Mapping[str, slice], dim: int, shared: nn.ModuleList | None) -> nn.Module | None:
+    """What all single vectors of one side pass, joined; None without any."""
+    if not columns:
+        return None
+    if shared is not None:
+        return JoinedExperts(columns, dim, shared)
+    return nn.Linear(sum(space.stop - space.start for space in columns.values()), dim)
 
 
 def _shown(knowledge: Tensor, keep: Tensor | None) -> Tensor:

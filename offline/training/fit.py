@@ -55,7 +55,9 @@ def new_model(spec: ModelSpec, config: TrainingConfig, encoder: SampleEncoder) -
     """An untrained model of ``spec`` for the encoder's schema and catalogue."""
     dim, own = config.embedding_dim, config.lifelong
     factors = 0 if has_windows(spec, encoder) else own.factors
-    settings = ModelSettings(dim, config.dropout, config.knowledge_dropout, config.fusion, factors, own.attention)
+    settings = ModelSettings(
+        dim, config.dropout, config.knowledge_dropout, config.fusion, factors, own.attention, config.knowledge_adaptor
+    )
     model = build_model(spec.architecture, encoder.schema, int(encoder.table.index.max()) + 1, settings)
     start_fields(model, encoder)
     return Calibrated(model)

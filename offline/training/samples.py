@@ -239,6 +239,17 @@ class SampleEncoder:
             vectors[:, columns] = self._users[name].last(self.log.user[rows].astype(np.int64), rows, 1)[0][:, 0]
         return vectors
 
+    def partitions(self, rows: IntArray) -> tuple[FloatArray, IntArray]:
+        """Of whole histories of B users, at the log rows [B, L] of their events: all vectors of the sequence space that
+        any of these sees ([B, V, dim], oldest first and padded with zeros at the end), and how many of them each sees
+        [B, L]. ValueError for a schema without a sequence."""
+        if self.schema.sequence is None:
+            raise ValueError(f"schema {self.schema.name!r} has no sequence of knowledge")
+        versions = self._users[self.schema.sequence.name]
+        user = self.log.user[rows].astype(np.int64)
+        counts = versions.visible(user.reshape(-1), rows.reshape(-1)).reshape(rows.shape)
+        return versions.first(user[:, 0], counts.max(axis=1)), counts
+
 
 @dataclass(frozen=True, slots=True)
 class Periods:
@@ -289,12 +300,26 @@ class _Versions:
     def last(self, user: IntArray, row: IntArray, most: int) -> tuple[FloatArray, IntArray]:
         """The last ``most`` versions that samples at these log rows may see: ([n, most, dim], oldest first and padded
         with zeros at the end; how many [n])."""
-        visible = self._users.visible(user, row)
-        places, counts = _windows(self._users.start[user] + visible, np.minimum(visible, most), most)
-        present = np.arange(most)[None] < counts[:, None]
+        visible = self.visible(user, row)
+        counts = np.minimum(visible, most)
+        return self._at(self._users.start[user] + visible, counts, most), counts
+
+    def visible(self, user: IntArray, row: IntArray) -> IntArray:
+        """How many versions [n] samples at these log rows may see."""
+        return self._users.visible(user, row)
+
+    def first(self, user: IntArray, counts: IntArray) -> FloatArray:
+        """The first ``counts`` [n] versions of users [n]: [n, V, dim], V the largest count but at least 1, oldest first
+        and padded with zeros at the end."""
+        return self._at(self._users.start[user] + counts, counts, max(1, int(counts.max(initial=0))))
+
+    def _at(self, end: IntArray, length: IntArray, width: int) -> FloatArray:
+        """The vectors [n, width, dim] of the ``length`` versions before ``end``."""
+        places, _ = _windows(end, length, width)
+        present = np.arange(width)[None] < length[:, None]
         vectors = np.zeros((*places.shape, self._vectors.shape[1]), np.float32)
         vectors[present] = self._vectors[places[present]]
-        return vectors, counts
+        return vectors
 
 
 def _of_items(schema: FeatureSchema, knowledge: Knowledge) -> list[ItemVectors]:

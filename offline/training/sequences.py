@@ -36,7 +36,8 @@ class Batch:
 
     ``tensors``: the contract's inputs with one entry per event, "item_numeric" as candidates have them,
     "history_numeric" as items of a history; "value" [B, L] normalised; "present" [B, L] 1 for events, 0 for padding;
-    and, for running features, "time_ms" [B, L].
+    for running features, "time_ms" [B, L]; and of a sequence of knowledge, "partition_vectors" [B, V, D], the user's
+    first V partitions, and "partition_counts" [B, L], how many of them were closed by each event.
     """
 
     rows: IntArray
@@ -122,6 +123,8 @@ class SequenceEncoder:
             "value": self.value[rows],
             "present": present.astype(np.float32),
         }
+        if of.schema.sequence is not None:
+            tensors["partition_vectors"], tensors["partition_counts"] = of.partitions(rows)
         if of.schema.running:
             numeric, running = self._users
             tensors |= {"item_row": item, "user_numeric": numeric[rows], "user_running": running[rows]}

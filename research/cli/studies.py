@@ -73,6 +73,31 @@ def cold_items(
 
 
 @app.command(rich_help_panel=METHODS)
+def readings(
+    config: Config = DEFAULT_CONFIG,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    seeds: Seeds = 2,
+    only: Annotated[str, typer.Option(help='Rows to train and judge, with commas, as "all,no partitions".')] = "",
+    write: Write = None,
+) -> None:
+    """Compare what the served network reads of knowledge, and through what, on the validation part: docs/knowledge.md.
+
+    Takes the knowledge that is in the work folder.
+    """
+    from offline.knowledge.run import load_knowledge
+    from research.data_set import data_set_of
+    from research.studies import readings as study
+
+    job = job_of(config, data_dir)
+    catalogue, log = data_set_of(job)
+    knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
+    names = {name.strip() for name in only.split(",")} - {""}
+    chosen = [row for row in study.readings(job.config, knowledge) if not names or row.name in names]
+    rows = study.compare_readings(chosen, catalogue, log, knowledge, job.config.workdir / "readings", seeds)
+    write_table(f"readings {job.config.name}", study.readings_table(rows), write)
+
+
+@app.command(rich_help_panel=METHODS)
 def compression(
     config: Config = DEFAULT_CONFIG,
     data_dir: DataDir = DEFAULT_DATA_DIR,

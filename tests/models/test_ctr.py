@@ -10,8 +10,9 @@ from torch import Tensor
 
 from models.contract.encoding import KNOWLEDGE_INPUTS, Tensors
 from models.contract.schema import FeatureSchema
-from models.ctr.build import InterestFusion, build_model, reads
+from models.ctr.build import build_model, reads
 from models.ctr.features import ModelSettings
+from models.ctr.layers import InterestFusion
 from tests.models.tiny import ALL, DIM, ITEM_ROWS, KINDS, Kind, as_torch, inputs_of, logits_of, model_of
 from tests.plain_inputs import INPUTS, ITEM_INPUTS, USER_INPUTS
 from tests.synthetic import SCHEMA
@@ -110,7 +111,7 @@ def test_a_model_reads_the_knowledge_of_its_schema_and_no_other(kind: Kind, prod
     model, full = model_of(kind, schema), inputs_of(3, 3, schema)
     needed = reads(kind[0], schema)
     absent = {name for name in KNOWLEDGE_INPUTS if full[name].size == 0}
-    unread = {"user_numeric", "partition_vectors", "partition_mask"} if kind[0] == "lifelong" else {"history_numeric"}
+    unread = {"user_numeric"} if kind[0] == "lifelong" else {"history_numeric"}
     assert needed == tuple(name for name in INPUTS if name not in absent | unread)
     assert torch.equal(logits_of(model, full), logits_of(model, {name: full[name] for name in needed}))
 
@@ -145,14 +146,17 @@ def fused(kind: Kind, tensors: Tensors) -> Tensor:
     return seen[0]
 
 
-def test_target_fusion_is_one_vector_per_candidate() -> None:
+@pytest.mark.parametrize("kind", [("din", "target"), ("lifelong", "target")], ids="-".join)
+def test_target_fusion_is_one_vector_per_candidate(kind: Kind) -> None:
     inputs = inputs_of(1, 6)
-    vectors = fused(("din", "target"), inputs)
+    vectors = fused(kind, inputs)
     assert vectors.shape == (6, DIM)
     assert len({tuple(row) for row in vectors.tolist()}) == 6
 
 
-@pytest.mark.parametrize("kind", [("din", "learned"), ("dcnv2", "target"), ("deepfm", "target")], ids="-".join)
+@pytest.mark.parametrize(
+    "kind", [("din", "learned"), ("dcnv2", "target"), ("deepfm", "target"), ("lifelong", "learned")], ids="-".join
+)
 def test_learned_fusion_is_one_vector_per_user_whatever_the_candidate(kind: Kind) -> None:
     inputs, other = inputs_of(1, 6), inputs_of(1, 4, seed=5)
     others = {name: other[name] if name in ITEM_INPUTS else inputs[name] for name in INPUTS}
@@ -166,4 +170,4 @@ def test_learned_fusion_is_one_vector_per_user_whatever_the_candidate(kind: Kind
 
 def test_heads_that_do_not_share_the_width_are_refused() -> None:
     with pytest.raises(ValueError, match="4 heads do not share 6 dimensions"):
-        build_model("din", SCHEMA, ITEM_ROWS, ModelSettings(dim=6, dropout=0.0, knowledge_dropout=0.0))
+        build_model("din", SCHEMA, ITEM_ROWS, ModelSettings(dim=3, dropout=0.0, knowledge_dropout=0.0))

@@ -50,7 +50,7 @@ def export_of(kind: Kind, producers: tuple[str, ...]) -> Exported:
 CASES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     *((kind, ALL) for kind in (*KINDS[:3], KINDS[4])),
     *((kind, ("marc",)) for kind in (KINDS[3], KINDS[5])),
-    (KINDS[6], ALL),
+    *((kind, ALL) for kind in KINDS[6:]),
     (KINDS[0], ()),
 )
 """Every kind of model and what it reads; some read single vectors only, and one no knowledge."""

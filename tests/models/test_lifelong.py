@@ -25,10 +25,11 @@ FIELDLESS = FeatureSchema.model_validate({**LONG.model_dump(), "item_fields": ()
 LENGTHS = (40, 1, 17, 2)
 OF_AN_EVENT = ("item_index", "item_categorical", "item_vectors", "history_numeric", "value")
 """What later events see of an event."""
-OF_A_CANDIDATE = ("item_numeric", "user_vectors")
+OF_A_CANDIDATE = ("item_numeric", "user_vectors", "partition_counts")
 """What an event alone reads."""
 
 _BOTH: tuple[Kind, ...] = (SERVED, ("lifelong", "inattentive"))
+_PACKED: tuple[Kind, ...] = (*_BOTH, ("lifelong", "learned"), ("lifelong", "experts"))
 of_both_kinds = pytest.mark.parametrize("kind", _BOTH, ids="-".join)
 of_every_schema = pytest.mark.parametrize(
     "schema",
@@ -70,6 +71,7 @@ def as_noise(histories: Tensors, names: tuple[str, ...], where: slice) -> Tensor
     other = histories_of(LENGTHS, LONG, seed=77)
     other["value"] = histories["value"] + 0.25  # so that it differs everywhere
     other["item_index"] = (histories["item_index"] + 7) % ITEM_ROWS
+    other["partition_counts"] = (histories["partition_counts"] + 2) % 6
     changed = dict(histories)
     for name in names:
         changed[name] = histories[name].copy()
@@ -77,7 +79,7 @@ def as_noise(histories: Tensors, names: tuple[str, ...], where: slice) -> Tensor
     return changed
 
 
-@of_both_kinds
+@pytest.mark.parametrize("kind", _PACKED, ids="-".join)
 @of_every_schema
 def test_packed_is_as_served(kind: Kind, schema: FeatureSchema) -> None:
     model, histories = lifelong(kind, schema), histories_of(LENGTHS, schema)
@@ -137,7 +139,8 @@ def test_a_history_is_the_same_alone_and_in_a_batch(kind: Kind) -> None:
     together = logits_at_all(model, histories)
     for at, length in enumerate(LENGTHS):
         alone = {name: array[at : at + 1] for name, array in histories.items()}
-        alone = {name: array if name == "user_categorical" else array[:, :length] for name, array in alone.items()}
+        whole = ("user_categorical", "partition_vectors")
+        alone = {name: array if name in whole else array[:, :length] for name, array in alone.items()}
         torch.testing.assert_close(logits_at_all(model, alone)[0], together[at, :length], rtol=1e-4, atol=2e-5)
 
 
@@ -174,7 +177,8 @@ def test_gradients_reach_every_parameter_but_the_process(kind: Kind, schema: Fea
 def test_hidden_knowledge_in_training_is_as_if_missing() -> None:
     model, histories = lifelong(), histories_of((12,) * 64)
     model.id_dropout.dropped = 0
-    emptied = {name: np.zeros_like(array) if name.endswith("vectors") else array for name, array in histories.items()}
+    knowledge = ("item_vectors", "user_vectors", "partition_counts")
+    emptied = {name: np.zeros_like(array) if name in knowledge else array for name, array in histories.items()}
     sample, beliefs = torch.ones(64, 12, dtype=torch.bool), torch.randn(64 * 12, 2)
 
     def logits(tensors: Tensors) -> Tensor:

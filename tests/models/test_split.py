@@ -40,7 +40,7 @@ WITHOUT_KNOWLEDGE = (
 @pytest.mark.parametrize(
     ("kind", "producers"), [*CASES, *WITHOUT_KNOWLEDGE], ids=lambda names: "-".join(names) or "nothing"
 )
-@pytest.mark.parametrize("large", [65_536, 64])
+@pytest.mark.parametrize("large", [65_536, 128])
 def test_every_kind_of_model_scores_the_same_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, producers: tuple[str, ...], large: int
 ) -> None:
@@ -114,7 +114,7 @@ def test_columns_of_a_table_are_those_of_its_rows(tmp_path: Path, monkeypatch: p
 
 
 def test_large_weights_lie_outside_once_and_are_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splitting, "_LARGE_BYTES", 64)
+    monkeypatch.setattr(splitting, "_LARGE_BYTES", 128)
     _, _, content = export_of(("lifelong", "target"), ALL)
     assert set(write_parts(content, tmp_path)) == {ITEM_GRAPH, HISTORY_GRAPH, REQUEST_GRAPH, WEIGHTS}
     graphs = [onnx.load_model(tmp_path / name, load_external_data=False).graph for name in (ITEM_GRAPH, HISTORY_GRAPH)]

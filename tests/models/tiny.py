@@ -14,18 +14,20 @@ from models.contract import encoding
 from models.contract.encoding import Tensors
 from models.contract.schema import FeatureSchema
 from models.ctr.build import Architecture, build_model
-from models.ctr.features import Fusion, ModelSettings
+from models.ctr.features import ModelSettings
+from models.ctr.layers import Fusion
 from models.ctr.lifelong import Lifelong
 from tests.plain_inputs import ITEM_INPUTS
 from tests.synthetic import SCHEMA
 
-Kind = tuple[Architecture, Fusion | Literal["inattentive", "implicit"]]
+Kind = tuple[Architecture, Fusion | Literal["inattentive", "implicit", "experts"]]
 """An architecture, and how it fuses partitions; or that it does without attention over the history, or without a
-process of ratings."""
+process of ratings; or that single vectors pass experts."""
 
 KINDS: tuple[Kind, ...] = (
     ("din", "target"), ("din", "learned"), ("dcnv2", "target"), ("deepfm", "target"),
-    ("lifelong", "target"), ("lifelong", "inattentive"), ("lifelong", "implicit"),
+    ("lifelong", "target"), ("lifelong", "inattentive"), ("lifelong", "implicit"), ("lifelong", "learned"),
+    ("din", "experts"), ("lifelong", "experts"),
 )  # fmt: skip
 ALL = ("text", "liber", "marc")
 ITEM_ROWS = 30
@@ -38,8 +40,9 @@ def model_of(kind: Kind, schema: FeatureSchema = SCHEMA, *, dropout: float = 0.0
     architecture, variant = kind
     fusion: Fusion = "learned" if variant == "learned" else "target"
     settings = ModelSettings(
-        DIM, dropout, dropout, fusion, 0 if variant == "implicit" else DIM, variant != "inattentive"
-    )
+        DIM, dropout, dropout, fusion, 0 if variant == "implicit" else DIM, variant != "inattentive",
+        "experts" if variant == "experts" else "linear",
+    )  # fmt: skip
     model = build_model(architecture, schema, ITEM_ROWS, settings)
     with torch.no_grad():
         for weight in model.parameters():
@@ -117,6 +120,10 @@ def histories_of(lengths: Sequence[int], schema: FeatureSchema = SCHEMA, *, seed
         "value": generator.choice(np.array([-1.0, -0.5, 0.0, 0.5, 1.0], np.float32), (B, L)),
         "present": (np.arange(L)[None] < np.array(lengths)[:, None]).astype(np.float32),
     }
+    if schema.sequence:
+        versions = schema.sequence.rows + 3
+        tensors["partition_vectors"] = generator.normal(size=(B, versions, schema.sequence.dim)).astype(np.float32)
+        tensors["partition_counts"] = np.sort(generator.integers(0, versions + 1, (B, L)))
     if schema.running:
         tensors["time_ms"] = np.sort(generator.integers(0, 10**9, (B, L)))
         for name in ("user_numeric", "user_running"):
@@ -133,17 +140,19 @@ def served(histories: Tensors, user: npt.NDArray[np.int64], at: npt.NDArray[np.i
         inside = present.reshape(*present.shape, *[1] * (events.ndim - 2))
         return np.where(inside, events[user], np.zeros((), events.dtype))
 
-    running: Tensors = {}
+    others: Tensors = {}
     if "time_ms" in histories:
         hours = histories["time_ms"] / 3_600_000
-        running = {
+        others = {
             "user_numeric": histories["user_numeric"][user, at],
             "user_running": histories["user_running"][user, at],
             "history_hours": np.where(present, hours[user, at][:, None] - hours[user], 0.0).astype(np.float32),
             "history_row": before(histories["item_row"]),
             "item_row": histories["item_row"][user, at],
         }
-    return running | {
+    if "partition_counts" in histories:
+        others |= _last_partitions(histories, user, at)
+    return others | {
         "user_categorical": histories["user_categorical"][user],
         "user_vectors": histories["user_vectors"][user, at],
         "history_index": before(histories["item_index"]),
@@ -154,6 +163,17 @@ def served(histories: Tensors, user: npt.NDArray[np.int64], at: npt.NDArray[np.i
         "history_vectors": before(histories["item_vectors"]),
         **{name: histories[name][user, at] for name in ITEM_INPUTS},
     }
+
+
+def _last_partitions(histories: Tensors, user: npt.NDArray[np.int64], at: npt.NDArray[np.int64]) -> Tensors:
+    """The inputs that hold partitions: the last ones that were closed by then, oldest first."""
+    assert SCHEMA.sequence is not None
+    most, counts = SCHEMA.sequence.rows, histories["partition_counts"][user, at]
+    steps, present = np.arange(most)[None], np.minimum(counts, most)[:, None]
+    places = np.where(steps < present, np.maximum(counts - most, 0)[:, None] + steps, 0)
+    closed = (steps < present).astype(np.float32)
+    vectors = histories["partition_vectors"][user[:, None], places] * closed[..., None]
+    return {"partition_vectors": vectors, "partition_mask": closed}
 
 
 def as_torch(tensors: Tensors) -> dict[str, Tensor]:

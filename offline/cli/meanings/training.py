@@ -19,6 +19,7 @@ TRAINING = {
         "knowledge_dropout": "share of samples that are trained without knowledge",
         "item_dropout": "share of items as new to each user in an epoch; by default .25 with drawn negatives, else 0",
         "fusion": "of LIBER's partitions: by the candidate, or by a query that is learned",
+        "knowledge_adaptor": "what other vectors pass: a linear layer, or KAR's experts",
         "lifelong": "settings of the architecture lifelong alone",
         "tree": "settings of the architecture tree alone",
         "retrain_growth": "a refresh trains again when the log grew by this share",

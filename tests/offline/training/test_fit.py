@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from models.contract.schema import FeatureSchema
-from models.ctr.build import DIN, Architecture, InterestFusion
-from models.ctr.features import FieldEmbedding, Fusion
+from models.ctr.build import DIN, Architecture
+from models.ctr.features import Experts, FieldEmbedding
+from models.ctr.layers import Fusion, InterestFusion
 from offline.config import TrainingConfig
 from offline.data.catalogue import Catalogue
 from offline.metrics import quality
@@ -81,11 +82,26 @@ def test_fitting_is_deterministic_for_a_seed(
     assert weights(run(data, small, config, architecture=architecture, encoder=encoder, seed=2)) != weights(first)
 
 
-def test_the_configuration_says_how_partitions_are_fused(data: Synthetic, splits: SplitRows) -> None:
+@pytest.mark.parametrize("architecture", ["din", "lifelong"])
+def test_the_configuration_says_how_partitions_are_fused(
+    data: Synthetic, splits: SplitRows, architecture: Architecture
+) -> None:
     encoder = encoder_of(data, splits)
     for fusion in ("target", "learned"):
-        model = new_model(ModelSpec("model", "din"), configured(fusion=fusion), encoder)
+        model = new_model(ModelSpec("model", architecture), configured(fusion=fusion), encoder)
         assert [module.kind for module in model.modules() if isinstance(module, InterestFusion)] == [fusion]
+
+
+@pytest.mark.parametrize("architecture", ["din", "dcnv2", "deepfm", "lifelong"])
+def test_the_configuration_says_what_single_vectors_pass(
+    data: Synthetic, splits: SplitRows, architecture: Architecture
+) -> None:
+    encoder = encoder_of(data, splits)
+    for adaptor, spaces in (("linear", 0), ("experts", 3)):
+        model = new_model(ModelSpec("model", architecture), configured(knowledge_adaptor=adaptor), encoder)
+        experts = [module for module in model.modules() if isinstance(module, Experts)]
+        assert len(experts) == spaces
+        assert len({id(module.shared) for module in experts}) == min(1, spaces)  # users and items share them
 
 
 def test_labels_of_test_rows_do_not_matter(data: Synthetic, splits: SplitRows) -> None:

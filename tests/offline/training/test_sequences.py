@@ -134,6 +134,14 @@ def test_a_sample_has_in_its_stretch_what_the_sample_encoder_says(
             np.testing.assert_array_equal(tensors[name][of_user, at], alone[name], name)
             assert tensors[name].dtype == alone[name].dtype
         np.testing.assert_array_equal(tensors["user_categorical"][of_user], alone["user_categorical"])
+        if "liber" in producers:
+            for sample in range(len(of_user)):
+                count, closed = (
+                    tensors["partition_counts"][of_user[sample], at[sample]],
+                    alone["partition_mask"][sample],
+                )
+                seen = tensors["partition_vectors"][of_user[sample], :count][-len(closed) :]
+                np.testing.assert_array_equal(seen, alone["partition_vectors"][sample][closed > 0])
         width = min(tensors["value"].shape[1], alone["history_mask"].shape[1])
         present = np.arange(width)[None] < at[:, None]
         for name in HISTORY_INPUTS:

@@ -19,6 +19,7 @@ from models.contract.forgetting import (
     Tombstone,
     Tombstones,
     TombstoneTable,
+    is_salt,
     new_revision,
     new_salt,
     user_digest,
@@ -163,6 +164,8 @@ class ForgottenUsers:
                 )
                 for part in document["salts"]
             )
+            if not all(is_salt(tombstones.salt) for tombstones in salts):
+                raise ValueError("a salt is damaged")
             return cls(salts, {digest: int(until) for digest, until in document["done"].items()})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
@@ -198,11 +201,23 @@ class Door:
 
 def stored_tombstones(store: Store) -> Tombstones:
     """The tombstones in Redis. StoreError if they cannot be told, or if one is not understood."""
+    _check_type(store)
     fields: Any = store.redis.hgetall(store.keys.tombstones)
     try:
         return Tombstones.parse(fields.items())
     except ValueError as error:
         raise StoreError(f"{store.keys.tombstones}: {error}") from error
+
+
+def _check_type(store: Store) -> None:
+    """StoreError if something else lies where the tombstones are."""
+    key = store.keys.tombstones
+    kind: Any = store.redis.type(key)
+    if kind not in (b"hash", b"none"):
+        raise StoreError(
+            f"{key} is no hash but a {kind.decode()}: put back a copy of it, or remove it (`DEL {key}`), and a job "
+            f"whose work folder has {TOMBSTONES_FILE} writes its tombstones back"
+        )
 
 
 def forgotten_users(store: Store | None, workdir: Path) -> ForgottenUsers:
@@ -228,6 +243,7 @@ def synchronise(store: Store | None, workdir: Path, user_ids: Collection[str] = 
     """
     forgotten = saved = ForgottenUsers.load(workdir)
     if store is not None:
+        _check_type(store)
         if forgotten:
             store.redis.hsetnx(store.keys.tombstones, SALT, forgotten.salts[0].salt)
             store.redis.hsetnx(store.keys.tombstones, REVISION, new_revision())

@@ -356,11 +356,13 @@ async def test_a_worker_that_starts_beside_a_damaged_tombstone_remembers_nobody_
         assert service.app.state.service.status()["forgetting"]["error"] is None
 
 
+@pytest.mark.parametrize("salt", ["damaged", "  ", "0a", "0a" * 15, "0a" * 80, "0A" * 16, "0a" * 16 + "\n"])
 async def test_without_a_salt_that_is_whole_nothing_is_stored_of_anybody(
-    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys, salt: str
 ) -> None:
+    """Also one that is hexadecimal: under it nobody who opted out would be known."""
     publisher.publish()
-    store.hset(keys.tombstones, mapping={SALT: "damaged", REVISION: 7})
+    store.hset(keys.tombstones, mapping={SALT: salt, REVISION: 7})
     async with running(settings) as service:
         refused = await service.http.post("/v1/feedback", json={"user_id": WHO, "item_id": "a", "value": 4.0})
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "redis_unavailable")

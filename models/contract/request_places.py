@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pydantic_core import from_json, to_json
 
 from models.contract.events import names_in
+from models.contract.forgetting import EVERYTHING_MS
 from models.contract.keys import Keys
 from models.contract.requests import OPEN_SECONDS, JobRequest, RequestKind
 
@@ -119,8 +120,9 @@ def removing(keys: Keys, request_id: str) -> RedisScript:
 
 
 def is_about(document: bytes, until_ms: Mapping[str, int]) -> bool:
-    """Whether a stored request, of whatever version, is about a user and was asked for until that user's time (unix
-    ms); never a receipt. Without a time that can be told it counts; what is no JSON is about whomever it quotes."""
+    """Whether a stored request, of whatever version, is about a user and was asked for until that user's time (unix ms;
+    EVERYTHING_MS: whenever); never a receipt. Without a time that can be told it counts; what is no JSON is about
+    whomever it quotes."""
     names = names_in([document])
     if names is None:
         return any(to_json(user) in document for user in until_ms)
@@ -129,7 +131,8 @@ def is_about(document: bytes, until_ms: Mapping[str, int]) -> bool:
     if latest_ms is None or fields.get("kind") == RequestKind.FORGET:
         return False
     asked_ms = fields.get("asked_ms")
-    return not isinstance(asked_ms, int | float) or asked_ms <= latest_ms
+    is_timed = isinstance(asked_ms, int | float) and latest_ms < EVERYTHING_MS
+    return not (is_timed and asked_ms > latest_ms)  # NaN, which JSON may hold here, is later than nothing
 
 
 def _script(script: str, keys: Keys, request: JobRequest, *arguments: str | int) -> RedisScript:

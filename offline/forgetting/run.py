@@ -60,7 +60,9 @@ def forget_users(run: Run, store: Store | None, at_once: Collection[str] = ()) -
             in_redis = until_ms | {user: EVERYTHING_MS for user in at_once if user in until_ms}
             if store is not None:
                 removed.update(erase_users(store, in_redis))
-                remove_requests(store, until_ms)
+                # Of whom no service has said what it removed, it may have been stopped before it removed requests.
+                unsaid = [each.user_id for each in requests if each.user_id is not None and not each.remaining]
+                remove_requests(store, until_ms, {*at_once, *unsaid})
             notes = _carry_out(job, store, until_ms, log, removed)
             forgotten.all_done().save(job.config.workdir)
             watch.done(f"{counted(len(until_ms), 'user')} removed, {removed_line(removed)}")

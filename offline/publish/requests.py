@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
 
+from models.contract.forgetting import EVERYTHING_MS
 from models.contract.request_places import RedisScript, is_about, removing, writing
 from models.contract.requests import (
     EXPORT_SECONDS,
@@ -42,13 +43,22 @@ def change_request(store: Store, request: JobRequest) -> None:
     _run(store, writing(store.keys, request, only_if_there=True))
 
 
-def remove_requests(store: Store, until_ms: Mapping[str, int]) -> None:
-    """Remove the requests about users that were asked for until their times (unix ms), of whatever version, but for
-    receipts. Reports of dry runs until then go, and of the notes of what failed the kinds of the errors stay alone: an
-    earlier version quoted data in both."""
+def without_forgotten(store: Store, asked: Sequence[JobRequest], until_ms: Callable[[str], int]) -> list[JobRequest]:
+    """The requests that were asked for after the times (unix ms) until which their users are forgotten. The others,
+    and all of users who opted out, are removed: nobody answers them, and they name their users."""
+    gone = {each.id for each in asked if each.user_id is not None and each.asked_ms <= until_ms(each.user_id)}
+    _remove(store, sorted(gone))
+    return [each for each in asked if each.id not in gone]
+
+
+def remove_requests(store: Store, until_ms: Mapping[str, int], at_once: Collection[str] = ()) -> None:
+    """Remove the requests about users that were asked for until their times (unix ms), or of users ``at_once`` whenever
+    they were, of whatever version, but for receipts. Reports of dry runs until then go, and of the notes of what failed
+    the kinds of the errors stay alone: an earlier version quoted data in both."""
+    about_ms = {user: EVERYTHING_MS if user in at_once else time_ms for user, time_ms in until_ms.items()}
     latest_ms = max(until_ms.values(), default=-1)
     for index in _lists(store):
-        about = [name for name, document in _stored(store, index) if document and is_about(document, until_ms)]
+        about = [name for name, document in _stored(store, index) if document and is_about(document, about_ms)]
         _remove(store, about)
     for _, request in list(_understood(store, store.keys.done_requests)):
         if request.state is RequestState.FAILED and request.changed_ms <= latest_ms and ":" in request.note:

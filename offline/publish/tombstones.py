@@ -69,6 +69,11 @@ class ForgottenUsers:
         """The latest tombstone of a user, if there is one."""
         return max((tombstone for _, tombstone in self._all(user_id)), key=_order, default=None)
 
+    def until_ms(self, user_id: str) -> int:
+        """The time (unix ms) until which nothing of a user may be stored; -1 without a tombstone."""
+        tombstone = self.of(user_id)
+        return -1 if tombstone is None else tombstone.until_ms
+
     def opted_out(self, user_id: str) -> bool:
         """Whether nothing of a user may be stored."""
         tombstone = self.of(user_id)
@@ -193,8 +198,7 @@ class Door:
     def __call__(self, user_id: str, time_ms: int) -> bool:
         until_ms = self._until_ms.get(user_id)
         if until_ms is None:
-            tombstone = self._forgotten.of(user_id)
-            until_ms = self._until_ms[user_id] = -1 if tombstone is None else tombstone.until_ms
+            until_ms = self._until_ms[user_id] = self._forgotten.until_ms(user_id)
         self.refused += time_ms <= until_ms
         return time_ms <= until_ms
 
@@ -293,9 +297,8 @@ class TombstoneWatch:
         return is_placeholder(user_id) or self._forgotten.blocks(user_id)
 
     def until_ms(self, user_id: str) -> int:
-        """The time until which nothing of a user who has a tombstone may be stored."""
-        tombstone = self._forgotten.of(user_id)
-        return -1 if tombstone is None else tombstone.until_ms
+        """As of ``ForgottenUsers``."""
+        return self._forgotten.until_ms(user_id)
 
     def allowed(self, user_ids: Sequence[str], numbers: Iterable[int]) -> list[int]:
         """Those of the ``numbers``, of users in ``user_ids``, whose records may be published."""

@@ -95,8 +95,8 @@ class Erasure:
         try:
             tombstone = await self.tombstones.write(user_id, receipt.asked_ms, True if opt_out else None)
             await self.requests.ask(receipt)
-            others = await self.requests.remove(user_id, receipt.asked_ms)
-            # Whatever is there came before, even if it says a later time: clocks of callers run ahead.
+            # Whatever is there came before, even if it says a later time: clocks run ahead.
+            others = await self.requests.remove(user_id, EVERYTHING_MS)
             removed = await self.sweep(user_id, EVERYTHING_MS)
             # By then the other workers have read the tombstone, and what they wrote before is in Redis.
             await asyncio.sleep(1.5 * self.tombstones.poll_seconds)

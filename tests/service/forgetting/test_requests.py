@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import redis
 
+from models.contract.forgetting import EVERYTHING_MS
 from models.contract.keys import Keys
+from models.contract.request_places import is_about
 from models.contract.requests import OPEN_SECONDS, JobRequest, Report, ReportKind, RequestKind, RequestState
 from models.redis_address import RedisAddress
 from offline.publish.connection import Store
@@ -219,7 +221,8 @@ async def test_no_other_request_names_a_user_who_is_forgotten(
     store.hset(keys.request_places, mapping={f"export:{WHO}": "ended", "ended": json.dumps([f"export:{WHO}", "by:x"])})
     later: dict[str, Any] = {"v": 2, "user_id": WHO, "kind": "redact", "asked_ms": 5, "since": "2027"}
     documents = {
-        "of a later version": later, "of a later time": later | {"asked_ms": 2**53}, "without a time": {"unit": WHO},
+        "of a later version": later, "of a later time": later | {"asked_ms": 2**60},
+        "of no time": json.dumps(later | {"asked_ms": float("nan")}), "without a time": {"unit": WHO},
         "damaged": f'{{"user_id":"{WHO}"', "a receipt": later | {"kind": "forget"}, "of another": {"user_id": OTHER},
         "of nobody": {"v": 2}, "damaged, of nobody": "[" * 100_000,
     }  # fmt: skip
@@ -230,13 +233,37 @@ async def test_no_other_request_names_a_user_who_is_forgotten(
         await service.http.post(f"/v1/users/{user}/export")
         await service.http.post("/v1/requests", json={"kind": "close_partition", "user_id": user})
     former = (await service.http.delete(f"/v1/users/{WHO}")).json()
-    assert former["removed"] == {"requests": 5}
+    assert former["removed"] == {"requests": 7}
     receipt = (await service.http.delete(f"/v1/users/{WHO}")).json()
-    left = (former["id"], receipt["id"], "a receipt", "of a later time")
+    left = (former["id"], receipt["id"], "a receipt")
     assert places_of(store, keys, WHO) == {f"{{requests}}:request:{name}" for name in left}
     assert all(store.exists(keys.request(name)) for name in ("of another", "of nobody", "damaged, of nobody"))
     listed = (await service.http.get("/v1/requests")).json()["requests"]
     assert [each["user_id"] for each in listed] == [WHO, WHO, OTHER, OTHER]
+
+
+async def test_requests_of_a_service_whose_clock_runs_ahead_go_with_the_user(
+    service: Running, store: redis.Redis, keys: Keys
+) -> None:
+    ahead = JobRequest.new(RequestKind.EXPORT).asked_ms + 3_600_000
+    for kind in (RequestKind.EXPORT, RequestKind.CLOSE_PARTITION):
+        for user in (WHO, OTHER):
+            request = JobRequest.new(kind, user).model_copy(update={"asked_ms": ahead})
+            await service.app.state.service.erasure.requests.ask(request)
+    receipt = (await service.http.delete(f"/v1/users/{WHO}")).json()
+    assert receipt["removed"] == {"requests": 2}
+    assert places_of(store, keys, WHO) == {f"{{requests}}:request:{receipt['id']}"}
+    await service.http.post(f"/v1/users/{WHO}/export")  # of somebody new
+    again = (await service.http.get(f"/v1/requests/{receipt['id']}")).json()
+    assert again["returned"] == {}
+    assert len(places_of(store, keys, WHO)) == 2
+
+
+@pytest.mark.parametrize("asked_ms", ["NaN", "Infinity", "1e400", '"soon"', "null", "7", "8"])
+def test_a_time_that_cannot_be_told_counts(asked_ms: str) -> None:
+    document = f'{{"v":2,"user_id":"{WHO}","asked_ms":{asked_ms}}}'.encode()
+    assert is_about(document, {WHO: 7}) is (asked_ms not in ("Infinity", "1e400", "8"))
+    assert is_about(document, {WHO: EVERYTHING_MS})
 
 
 def test_a_report_that_is_too_large_is_refused() -> None:

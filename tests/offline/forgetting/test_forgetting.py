@@ -529,6 +529,27 @@ def test_requests_of_a_later_version_go_with_the_user_they_name(populated: Popul
     assert_gone(populated)
 
 
+def test_keys_that_are_no_text_stop_no_job(populated: Populated, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that is named after nobody is said and left; one of the user goes."""
+    with populated.store() as store:
+        tag = store.keys.user_profile(U).rpartition(":")[0].encode()
+        of_nobody = store.keys.user_profile("").partition("}")[0].encode() + b"\xff}:history"
+        of_user = tag + b":k:\xff"
+        store.redis.mset({of_nobody: b"x", of_user: b"x"})
+        store.redis.hset(store.keys.request("a" * 32), "x", "y")
+        store.redis.zadd(store.keys.open_requests, {"a" * 32: 1})
+        receipt = populated.ask()
+        populated.pipeline.refresh()
+        assert populated.receipt(receipt).state is RequestState.DONE
+        lines = capsys.readouterr().out
+        assert lines.count(r"{u:\xff}:history is: it is left alone") == 1
+        assert lines.count(f"{'a' * 32} is damaged") == 1
+        assert store.redis.exists(of_nobody)
+        assert not store.redis.exists(of_user, store.keys.request("a" * 32))
+        store.redis.delete(of_nobody)
+    assert_gone(populated)
+
+
 def test_of_too_many_that_are_done_the_oldest_go(populated: Populated, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for receipts, and for whatever is open."""
     monkeypatch.setattr("offline.publish.requests.MOST_REQUESTS", 2)

@@ -15,7 +15,7 @@ from models.contract.items import ItemTable
 from models.contract.request_places import writing
 from models.contract.requests import JobRequest, RequestKind, RequestState
 from models.contract.traces import export_document
-from service.errors import RedisUnavailable, Unavailable
+from service.errors import InvalidRequest, RedisUnavailable, Unavailable
 from service.forgetting.requests import Requests
 from service.forgetting.tombstones import KnownTombstones
 from service.forgetting.traces import UserTraces
@@ -243,6 +243,17 @@ class Erasure:
         stored = self.traces.document(await self.traces.find(user_id, EVERYTHING_MS), user_id, table)
         return export_document(user_id, self.tombstones.current.of(user_id), stored, IN_WORK_FOLDER)
 
-    async def ask_export(self, user_id: str, asked_by: str) -> JobRequest:
-        """Ask the next job for what its work folder has of a user. RedisUnavailable; Unavailable as of all requests."""
-        return await self.requests.ask(JobRequest.new(RequestKind.EXPORT, user_id, asked_by))
+    async def ask(self, request: JobRequest) -> JobRequest:
+        """As ``Requests.ask``. InvalidRequest for one to close a partition of a user who opted out, of whom there is
+        none. An export is asked for by whoever has a right to know that nothing is stored, and the next refresh removes
+        the request."""
+        user_id = request.user_id
+        if request.kind is RequestKind.CLOSE_PARTITION and user_id is not None:
+            await self.tombstones.refresh()
+            if self.tombstones.current.forbids(user_id, request.asked_ms):
+                raise InvalidRequest(
+                    "nothing of this user is to be stored, so there is no partition to close: PUT "
+                    "/v1/users/{id}/opt-in ends that",
+                    field="user_id",
+                )
+        return await self.requests.ask(request)

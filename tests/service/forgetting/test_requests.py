@@ -244,6 +244,20 @@ async def test_no_other_request_names_a_user_who_is_forgotten(
     assert [each["user_id"] for each in listed] == [WHO, WHO, OTHER, OTHER]
 
 
+async def test_of_a_user_who_opted_out_an_export_can_be_asked_for_and_no_partition_closed(
+    service: Running, store: redis.Redis, keys: Keys
+) -> None:
+    receipt = (await service.http.put(f"/v1/users/{WHO}/opt-out")).json()
+    close = {"kind": "close_partition", "user_id": WHO}
+    refused = await service.http.post("/v1/requests", json=close)
+    assert (refused.status_code, refused.json()["error"]["field"]) == (422, "user_id")
+    assert places_of(store, keys, WHO) == {f"{{requests}}:request:{receipt['id']}"}
+    assert (await service.http.post(f"/v1/users/{WHO}/export")).status_code == 202
+    await service.http.put(f"/v1/users/{WHO}/opt-in")
+    await asyncio.sleep(0.01)  # somebody new, from then on
+    assert (await service.http.post("/v1/requests", json=close)).status_code == 202
+
+
 async def test_requests_of_a_service_whose_clock_runs_ahead_go_with_the_user(
     service: Running, store: redis.Redis, keys: Keys
 ) -> None:

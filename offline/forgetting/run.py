@@ -38,7 +38,8 @@ def forget_users(run: Run, store: Store | None, at_once: Collection[str] = ()) -
     """Carry out what is new; numbers of removed records by user and store. ``store`` None: no Redis was ever there.
     ``at_once``: users who have just got their tombstones, so that all that Redis holds of them is older.
 
-    CacheError, JournalError and DataError for stores that are damaged, LockedError if a job goes on reading streams.
+    CacheError, JournalError and DataError for stores that are damaged, LockedError if a job goes on reading streams, or
+    a replay goes on: no receipt is done then, and the next run completes it.
     """
     job = run.job
     rows.finish_removal(job)
@@ -54,7 +55,9 @@ def forget_users(run: Run, store: Store | None, at_once: Collection[str] = ()) -
         forgotten = synchronise(store, job.config.workdir, log.user_ids)
     # A request may come after its tombstone was carried out, which knew the user by no name then.
     if forgotten.has_pending or requests:
-        with run.step("forget") as watch:
+        from offline.forgetting.journal import without_replay
+
+        with run.step("forget") as watch, without_replay(job, store):
             _set_state(store, requests, RequestState.RUNNING)
             until_ms = _pending(job, forgotten, log, requests)
             in_redis = until_ms | {user: EVERYTHING_MS for user in at_once if user in until_ms}

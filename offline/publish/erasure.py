@@ -78,6 +78,12 @@ def erase_users(store: Store, until_ms: Mapping[str, int]) -> Removed:
     return removed
 
 
+def empty(store: Store, prefix: str) -> None:
+    """Delete everything under a prefix."""
+    for key in store.redis.scan_iter(f"{prefix}:*", count=_SCANNED):
+        store.redis.unlink(key)
+
+
 def user_records(store: Store, user: str, item_ids: Iterable[str]) -> dict[str, Any]:
     """All that Redis holds of a user, readable (``traces``); what ``erase_users`` deletes. Items of the history are
     named that are among ``item_ids``, or in the stream of interactions."""

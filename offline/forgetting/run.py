@@ -42,12 +42,13 @@ def forget_users(run: Run, store: Store | None, at_once: Collection[str] = ()) -
     a replay goes on: no receipt is done then, and the next run completes it.
     """
     job = run.job
+    known = synchronise(store, job.config.workdir)  # first: where nobody can tell who is forgotten nothing is changed
     rows.finish_removal(job)
     if store is not None:
         drop_ended(store)
     requests = [] if store is None else [each for each in open_requests(store) if each.kind is RequestKind.FORGET]
     if store is not None:
-        _write_lost(store, job, requests)
+        _write_lost(store, known, requests)
     forgotten = synchronise(store, job.config.workdir)
     log, removed = InteractionLog.empty(), Removed()
     if (forgotten.has_pending or requests or len(forgotten.salts) > 1) and InteractionLog.is_saved(job.log):
@@ -87,9 +88,8 @@ def removed_line(removed: Removed) -> str:
     return ", ".join(f"{count:,} {store}" for store, count in sorted(stores.items())) or "nothing was stored of them"
 
 
-def _write_lost(store: Store, job: Job, requests: list[JobRequest]) -> None:
+def _write_lost(store: Store, known: ForgottenUsers, requests: list[JobRequest]) -> None:
     """Write the tombstones of those whose requests are there and who have none, because Redis lost them."""
-    known = synchronise(store, job.config.workdir)
     lost = {each.user_id: each.asked_ms for each in requests if each.user_id and known.of(each.user_id) is None}
     if lost:
         write_tombstones(store, {user: Tombstone(forgotten_ms=asked_ms) for user, asked_ms in lost.items()})

@@ -177,10 +177,13 @@ class Requests:
     async def _remove_other_types(self) -> None:
         """Remove what lies where the lists are and is none: with it nobody could be forgotten."""
         types = types_of_lists(self.keys)
-        stored = await replies_to(self.link, [("TYPE", key) for key in types], Deadline(TRIP_SECONDS))
-        for key, kind in zip(types, stored, strict=True):
-            if kind not in (types[key], b"none"):
-                log.warning("%s was no %s but a %s, and is removed", key, types[key].decode(), kind.decode())
+        probes: list[Command] = [
+            ("ZCARD", key) if kind == b"zset" else ("HGET", key, "") for key, kind in types.items()
+        ]
+        replies = await self.link.round_trip(probes, Deadline(TRIP_SECONDS))
+        for (key, kind), reply in zip(types.items(), replies, strict=True):
+            if _is_wrong_type(reply):
+                log.warning("%s is of another type than %s, and is removed", key, kind.decode())
                 await replies_to(self.link, [("DEL", key)], Deadline(TRIP_SECONDS))
 
 

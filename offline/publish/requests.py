@@ -81,10 +81,10 @@ def remove_requests(store: Store, until_ms: Mapping[str, int], at_once: Collecti
 def drop_ended(store: Store) -> None:
     """Take requests off their lists that have ended, and the oldest that are done of too many, of which nothing stays
     but receipts. What lies there and is of no use to anybody, because it is damaged, goes too, which is said."""
-    for key, wanted in types_of_lists(store.keys).items():
+    for key, list_type in types_of_lists(store.keys).items():
         kind: Any = store.redis.type(key)
-        if kind not in (wanted, b"none"):
-            print(f"  warning: {key} was no {wanted.decode()} but a {kind.decode()}, and is removed", flush=True)
+        if kind not in (list_type, b"none"):
+            print(f"  warning: {key} was no {list_type.decode()} but a {kind.decode()}, and is removed", flush=True)
             store.redis.delete(key)
     for index in _lists(store):
         with Bulk(store.redis) as bulk:

@@ -166,7 +166,7 @@ def is_about(document: bytes, until_ms: Mapping[str, int]) -> bool:
     latest_ms = max((until_ms[name] for name in _users_in(fields) if name in until_ms), default=None)
     if latest_ms is None or fields.get("kind") == RequestKind.FORGET:
         return False
-    asked_ms = fields.get("asked_ms")
+    asked_ms: Any = fields.get("asked_ms")
     is_timed = isinstance(asked_ms, int | float) and latest_ms < EVERYTHING_MS
     return not (is_timed and asked_ms > latest_ms)  # NaN, which JSON may hold here, is later than nothing
 

@@ -202,7 +202,8 @@ def without_replay(job: Job, store: Store | None) -> Iterator[None]:
         prefix = replay_prefix(job.config.name)
         if store is not None:
             empty(store, prefix)
-        shutil.rmtree(own_folder(job.data_dir / "replay" / "valkey", prefix), ignore_errors=True)
+        if (server := own_folder(job.data_dir / "replay" / "valkey", prefix)).is_dir():
+            shutil.rmtree(server)
         yield
 
 

@@ -72,8 +72,13 @@ def erase_users(store: Store, until_ms: Mapping[str, int]) -> Removed:
             others = [(user, tail, key) for user, tail, key in chunk if tail != "history"]
             bulk.delete([key for _, _, key in others])
             removed.update((user, "knowledge" if tail.startswith("k:") else tail) for user, tail, _ in others)
-            for user, tail, key in chunk:
-                if tail == "history" and (count := erase_events(bulk, {key.decode(): until_ms[user]})):
+            histories = [(user, key) for user, tail, key in chunk if tail == "history"]
+            kinds = bulk.ask([("TYPE", key) for _, key in histories])
+            for (user, key), kind in zip(histories, kinds, strict=True):
+                if kind not in (b"string", b"none"):  # nobody can tell when it was written
+                    bulk.delete([key])
+                    removed[user, "history"] += 1
+                elif count := erase_events(bulk, {key.decode(): until_ms[user]}):
                     removed[user, "history"] += count
     return removed
 

@@ -158,7 +158,7 @@ def test_a_replay_that_fails_leaves_nothing_in_redis(
     monkeypatch.setenv("LORANK_REDIS_URL", valkey)
     monkeypatch.setenv("LORANK_KEY_PREFIX", "replayed")
     job = Job(data.config.model_copy(update={"workdir": tmp_path / "work"}), tmp_path)
-    written = []
+    written = list[bytes]()
 
     def begin(_: Job, store: Store, *__: int) -> None:
         store.redis.set(store.keys.user_history("u"), b"x")

@@ -532,8 +532,8 @@ def test_requests_of_a_later_version_go_with_the_user_they_name(populated: Popul
     assert_gone(populated)
 
 
-def test_keys_that_are_no_text_stop_no_job(populated: Populated, capsys: pytest.CaptureFixture[str]) -> None:
-    """One that is named after nobody is said and left; one of the user goes."""
+def test_keys_that_are_damaged_stop_no_job(populated: Populated, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that is named after nobody is said and left; one of the user goes, whatever it is."""
     with populated.store() as store:
         tag = store.keys.user_profile(U).rpartition(":")[0].encode()
         of_nobody = store.keys.user_profile("").partition("}")[0].encode() + b"\xff}:history"
@@ -541,9 +541,12 @@ def test_keys_that_are_no_text_stop_no_job(populated: Populated, capsys: pytest.
         store.redis.mset({of_nobody: b"x", of_user: b"x"})
         store.redis.hset(store.keys.request("a" * 32), "x", "y")
         store.redis.zadd(store.keys.open_requests, {"a" * 32: 1})
+        store.redis.delete(store.keys.user_history(U))
+        store.redis.hset(store.keys.user_history(U), "x", "y")
         receipt = populated.ask()
         populated.pipeline.refresh()
         assert populated.receipt(receipt).state is RequestState.DONE
+        assert populated.receipt(receipt).removed["history"] == 1
         lines = capsys.readouterr().out
         assert lines.count(r"{u:\xff}:history is: it is left alone") == 1
         assert lines.count(f"{'a' * 32} is damaged") == 1

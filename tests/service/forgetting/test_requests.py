@@ -308,7 +308,7 @@ def damage(store: redis.Redis, keys: Keys, name: str, now: int) -> str:
             store.set(keys.request(first), failed.model_copy(update={"changed_ms": at_ms}).model_dump_json())
             store.zadd(keys.done_requests, {first: now})
         case "of an id":
-            store.hset(keys.request_places, mapping=dict.fromkeys((first, "b" * 32), "junk") | {"c" * 32: "[{},1]"})
+            store.hset(keys.request_places, mapping={first: "junk", "b" * 32: "junk", "c" * 32: "[{},1]"})
             store.zadd(keys.open_requests, {first: now, "b" * 32: now, "c" * 32: now})
         case "of who asks":
             store.hset(keys.request_places, mapping={"by:dry_run:": "junk", "by:close_partition:": "1.5"})

@@ -210,7 +210,7 @@ def test_what_a_clock_ahead_asked_for_before_the_user_was_forgotten_is_not_done(
         receipt = populated.ask()
         write_request(store, receipt.model_copy(update={"remaining": ("the service did its part",)}))
         later = JobRequest.new(RequestKind.EXPORT, U)
-        late = later.model_copy(update={"id": "0" * 32, "asked_ms": receipt.asked_ms})  # written by a slow service
+        late = later.model_copy(update={"id": "0" * 32, "asked_ms": receipt.asked_ms - 1000})  # by a slow service
         write_request(store, later.model_copy(update={"asked_ms": receipt.asked_ms + 1}))
         populated.pipeline.refresh()
         assert populated.receipt(later).state is RequestState.DONE

@@ -30,7 +30,8 @@ from offline.jobs.steps import Job
 from offline.knowledge.run import load_knowledge
 from offline.knowledge.vectors import ItemVectors, Knowledge, Produced, UserVectors
 from offline.publish.archive import INTERACTIONS
-from offline.publish.connection import Store, key_prefix, store_at
+from offline.publish.connection import Store, replay_prefix, store_at
+from offline.publish.erasure import empty
 from offline.publish.publish import publish
 from offline.publish.staging import Contents
 from offline.training.report import TrainingReport
@@ -70,21 +71,16 @@ class Replayed:
 
 
 def replay_job(job: Job) -> Job:
-    """The same job with a data folder of its own, where the replay meets nobody who looks for what is served."""
+    """The same job with a data folder of its own, where the replay meets nobody who looks for what is served, and where
+    `forget` removes what a replay left (``offline.forgetting.journal.without_replay``)."""
     return replace(job, data_dir=job.data_dir / "replay")
 
 
 @contextmanager
 def replay_store(job: Job) -> Iterator[Store]:
     """The store of a ``replay_job``, under a prefix where nothing else is."""
-    with store_at(job.data_dir, f"{key_prefix(job.config.name)}-replay") as store:
+    with store_at(job.data_dir, replay_prefix(job.config.name)) as store:
         yield store
-
-
-def empty(store: Store) -> None:
-    """Delete everything under the store's prefix."""
-    for key in store.redis.scan_iter(f"{store.keys.prefix}:*", count=5000):
-        store.redis.unlink(key)
 
 
 def begin(job: Job, store: Store, count: int, others: int, seed: int) -> list[Visit]:
@@ -97,7 +93,7 @@ def begin(job: Job, store: Store, count: int, others: int, seed: int) -> list[Vi
     knowledge = load_knowledge(job.knowledge, job.config.feature_schema, log)
     first = _test_begins(job.config.samples, log)
     config = job.config.model_copy(update={"workdir": job.config.workdir / "replay"})
-    empty(store)
+    empty(store, store.keys.prefix)
     catalogue, report = open_dataset(job.config.data, job.raw).catalogue(), TrainingReport.load(path)
     past_log, past_knowledge = log_before(log, first), knowledge_before(knowledge, first)
     publish(config, store, Contents(catalogue, past_log, past_knowledge, report, job.models))

@@ -8,6 +8,7 @@ whoever forgets writes the tombstone first and deletes then. So either the write
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from models.contract.schema import FrozenConfig
 SALT, REVISION, CHANGES = "salt", "revision", "changes"
 """Fields of the hash that are no tombstones:
 
-salt      32 hexadecimal digits, random, chosen once
+salt      32 lower-case hexadecimal digits, random, chosen once
 revision  19 digits, random, others with every write, so that two hashes of one revision have the same tombstones, also
           if one of them is of a replica that missed some writes; a count in a hash that an earlier version wrote
 changes   `` REVISION:DIGEST`` of the last tombstones that were written, the newest last
@@ -64,6 +65,7 @@ revision that is there nothing has changed, whoever wrote it."""
 
 
 _RESERVED = (SALT, REVISION, CHANGES)
+_SALT = re.compile("[0-9a-f]{32}")
 
 EVERYTHING_MS = 2**53 - 1
 """A time (unix ms) that no record is later than."""
@@ -95,6 +97,11 @@ opted out."""
 
 def new_salt() -> str:
     return secrets.token_hex(16)
+
+
+def is_salt(text: str) -> bool:
+    """Whether it is a salt that is whole: under any other one, be it of hexadecimal digits, nobody would be known."""
+    return _SALT.fullmatch(text) is not None
 
 
 def new_revision() -> int:
@@ -182,11 +189,18 @@ class Tombstones:
 
         table = TombstoneTable(entries(), known.of_digests)
         salt, revision = of_hash.get(SALT, known.salt), of_hash.get(REVISION, known.revision)
+        if salt and not is_salt(salt):
+            raise ValueError(
+                f"the salt of the tombstones is damaged: put back a copy of their hash, or remove its field `{SALT}`, "
+                "which a job whose work folder has tombstones.json puts back"
+            )
         try:
-            bytes.fromhex(salt)
             tombstones = cls(salt, int(revision), table, frozenset(not_understood))
         except ValueError as error:
-            raise ValueError(f"the salt or the revision of the tombstones is damaged: {error}") from error
+            raise ValueError(
+                "the revision of the tombstones is damaged: put back a copy of their hash, or remove its field "
+                f"`{REVISION}`, which a job whose work folder has tombstones.json makes anew"
+            ) from error
         if table and not (tombstones.salt and tombstones.revision):
             raise ValueError("the salt or the revision of the tombstones is gone: put back a copy of their hash")
         return tombstones

@@ -102,9 +102,9 @@ class JobRequest(BaseModel):
 
     @property
     def ends_at(self) -> int:
-        """Unix s."""
+        """Unix s. One of a time that cannot be, because it is damaged, ends at once, or as if it were of now."""
         since, life = (self.asked_ms, OPEN_SECONDS) if self.is_open else (self.changed_ms, DONE_SECONDS)
-        return since // 1000 + life
+        return max(1, min(since // 1000, int(time.time())) + life)
 
 
 class ReportKind(StrEnum):

@@ -17,7 +17,7 @@ from offline.jobs.steps import Job
 from offline.llm.cache import CacheError
 from offline.publish.connection import Store
 from offline.publish.erasure import user_records
-from offline.publish.requests import change_request, open_requests, publish_export
+from offline.publish.requests import change_request, open_requests, publish_export, without_forgotten
 from offline.publish.tombstones import TombstoneWatch, forgotten_users
 from offline.publish.undo import JournalError
 from offline.store import owner_mark
@@ -70,16 +70,21 @@ def export_of(job: Job, store: Store, user: str) -> dict[str, Any]:
 
 
 def answer_exports(run: Run, store: Store) -> None:
-    """Carry out the requests for exports that wait. What is published of a user who is forgotten meanwhile is deleted
-    again."""
+    """Carry out the requests for exports that wait. Those of users who opted out, or were forgotten since, are removed;
+    what is published of a user who is forgotten meanwhile is deleted again. Of a user whose tombstone has come in this
+    run, one that was asked for later waits for the next."""
     requests = [each for each in open_requests(store) if each.kind is RequestKind.EXPORT]
     if not requests:
         return
     job, watch = run.job, TombstoneWatch(store, run.job.config.workdir)
+    asked = without_forgotten(store, requests, watch.until_ms)
+    requests = [each for each in asked if each.user_id is None or not watch.blocks(each.user_id)]
+    if not requests:
+        return
     with run.step("export") as stopwatch:
         for request in requests:
             change_request(store, request.changed(RequestState.RUNNING))
-        users = {each.user_id for each in requests if each.user_id is not None and not watch.blocks(each.user_id)}
+        users = {each.user_id for each in requests if each.user_id is not None}
         try:
             exports = exports_of(job, sorted(users))
         except (CacheError, JournalError, DataError) as error:  # the run goes on: others wait for it
@@ -89,15 +94,19 @@ def answer_exports(run: Run, store: Store) -> None:
             stopwatch.done("failed")
             return
         for request in requests:
-            change_request(store, _answered(store, request, exports.get(request.user_id or ""), watch))
+            _answer(store, request, exports.get(request.user_id or ""), watch)
         stopwatch.done(f"{counted(len(exports), 'user')} exported")
 
 
-def _answered(store: Store, request: JobRequest, export: UserExport | None, watch: TombstoneWatch) -> JobRequest:
-    if export is not None:
-        publish_export(store, export)
-        if not watch.look([export.owner]):
-            note = "GET /v1/users/{id}/export has it, in work_folder"
-            return request.changed(RequestState.DONE, note=note)
+def _answer(store: Store, request: JobRequest, export: UserExport | None, watch: TombstoneWatch) -> None:
+    if export is None:
+        change_request(store, request.changed(RequestState.FAILED, note="it names no user"))
+        return
+    publish_export(store, export)
+    if watch.look([export.owner]):
         store.redis.delete(store.keys.user_export(export.owner))
-    return request.changed(RequestState.FAILED, note="the user is forgotten, or opted out")
+        without_forgotten(store, [request], watch.until_ms)
+    else:
+        change_request(
+            store, request.changed(RequestState.DONE, note="GET /v1/users/{id}/export has it, in work_folder")
+        )

@@ -17,6 +17,7 @@ import numpy as np
 
 from models.contract.keys import owner_of
 from models.contract.knowledge import KnowledgeRecord, RecordError
+from models.contract.prefixes import own_folder
 from models.contract.requests import Records
 from offline.data.dataset import BAD_ROWS
 from offline.data.files import write_bytes
@@ -24,7 +25,8 @@ from offline.data.log import InteractionLog
 from offline.jobs.ledger import RunLedger
 from offline.jobs.runs import LockedError, exclusive
 from offline.jobs.steps import Job
-from offline.publish.erasure import Removed
+from offline.publish.connection import Store, replay_prefix
+from offline.publish.erasure import Removed, empty
 from offline.publish.records import WRITE_CACHE_FOLDER
 from offline.publish.undo import JOURNAL_FILE, Journal
 from offline.store import shape_in_words
@@ -171,21 +173,38 @@ def _named(line: Mapping[str, Any], user: str) -> bool:
 
 
 def remove_half_written(job: Job, *_: object) -> None:
-    """Remove what killed runs left in the work folder, which this job has to itself, and in that of the last replay,
-    which it then holds. LockedError if a replay goes on."""
-    for path in half_written(job.config.workdir, _OTHERS):
-        path.unlink(missing_ok=True)
-    replay = _publishers(job)[1]
-    if any(half_written(replay, _OTHERS)):
-        with alone(replay):
-            for path in half_written(replay, _OTHERS):
-                path.unlink(missing_ok=True)
+    """Remove what killed runs left in the work folder and in that of the last replay, which this job has to itself."""
+    for folder in _publishers(job):
+        for path in half_written(folder, _OTHERS):
+            path.unlink(missing_ok=True)
 
 
 def half_written_records(job: Job, *_: object) -> Records:
     """Names and sizes of the same files, of which nobody can tell whose they are."""
     paths = sorted(path for folder in _publishers(job) for path in half_written(folder, _OTHERS))
     return {"files of killed runs, of whomever": file_records(job, paths)}
+
+
+@contextmanager
+def without_replay(job: Job, store: Store | None) -> Iterator[None]:
+    """Hold the folder of replays, if there is one: a replay that goes on would write anew, of the log that it has read,
+    whoever is removed meanwhile. What former ones left under their prefix and in their embedded server goes: one that
+    was killed left all, and of one that ended the files of its server hold what was deleted. LockedError if one goes
+    on.
+
+    A job holds its work folder before, and folders of archives within: whoever holds several takes them in this order.
+    """
+    replay = _publishers(job)[1]
+    if not replay.is_dir():
+        yield
+        return
+    with alone(replay):
+        prefix = replay_prefix(job.config.name)
+        if store is not None:
+            empty(store, prefix)
+        if (server := own_folder(job.data_dir / "replay" / "valkey", prefix)).is_dir():
+            shutil.rmtree(server)
+        yield
 
 
 @contextmanager

@@ -38,15 +38,17 @@ def forget_users(run: Run, store: Store | None, at_once: Collection[str] = ()) -
     """Carry out what is new; numbers of removed records by user and store. ``store`` None: no Redis was ever there.
     ``at_once``: users who have just got their tombstones, so that all that Redis holds of them is older.
 
-    CacheError, JournalError and DataError for stores that are damaged, LockedError if a job goes on reading streams.
+    CacheError, JournalError and DataError for stores that are damaged, LockedError if a job goes on reading streams, or
+    a replay goes on: no receipt is done then, and the next run completes it.
     """
     job = run.job
+    known = synchronise(store, job.config.workdir)  # first: where nobody can tell who is forgotten nothing is changed
     rows.finish_removal(job)
     if store is not None:
         drop_ended(store)
     requests = [] if store is None else [each for each in open_requests(store) if each.kind is RequestKind.FORGET]
     if store is not None:
-        _write_lost(store, job, requests)
+        _write_lost(store, known, requests)
     forgotten = synchronise(store, job.config.workdir)
     log, removed = InteractionLog.empty(), Removed()
     if (forgotten.has_pending or requests or len(forgotten.salts) > 1) and InteractionLog.is_saved(job.log):
@@ -54,13 +56,17 @@ def forget_users(run: Run, store: Store | None, at_once: Collection[str] = ()) -
         forgotten = synchronise(store, job.config.workdir, log.user_ids)
     # A request may come after its tombstone was carried out, which knew the user by no name then.
     if forgotten.has_pending or requests:
-        with run.step("forget") as watch:
+        from offline.forgetting.journal import without_replay
+
+        with run.step("forget") as watch, without_replay(job, store):
             _set_state(store, requests, RequestState.RUNNING)
             until_ms = _pending(job, forgotten, log, requests)
             in_redis = until_ms | {user: EVERYTHING_MS for user in at_once if user in until_ms}
             if store is not None:
                 removed.update(erase_users(store, in_redis))
-                remove_requests(store, until_ms)
+                # Of whom no service has said what it removed, it may have been stopped before it removed requests.
+                unsaid = [each.user_id for each in requests if each.user_id is not None and not each.remaining]
+                remove_requests(store, until_ms, {*at_once, *unsaid})
             notes = _carry_out(job, store, until_ms, log, removed)
             forgotten.all_done().save(job.config.workdir)
             watch.done(f"{counted(len(until_ms), 'user')} removed, {removed_line(removed)}")
@@ -82,9 +88,8 @@ def removed_line(removed: Removed) -> str:
     return ", ".join(f"{count:,} {store}" for store, count in sorted(stores.items())) or "nothing was stored of them"
 
 
-def _write_lost(store: Store, job: Job, requests: list[JobRequest]) -> None:
+def _write_lost(store: Store, known: ForgottenUsers, requests: list[JobRequest]) -> None:
     """Write the tombstones of those whose requests are there and who have none, because Redis lost them."""
-    known = synchronise(store, job.config.workdir)
     lost = {each.user_id: each.asked_ms for each in requests if each.user_id and known.of(each.user_id) is None}
     if lost:
         write_tombstones(store, {user: Tombstone(forgotten_ms=asked_ms) for user, asked_ms in lost.items()})

@@ -15,7 +15,8 @@ from offline.jobs.runs import lasting_words
 from offline.jobs.steps import Job
 from offline.knowledge.liber.partitions import close_partitions
 from offline.publish.connection import Store
-from offline.publish.requests import change_request, open_requests, publish_report
+from offline.publish.requests import change_request, open_requests, publish_report, without_forgotten
+from offline.publish.tombstones import forgotten_users
 
 LEAST_EVENTS = 2
 """Interactions below which an open partition is left open: one says nothing that its item does not."""
@@ -37,9 +38,11 @@ def close_asked_partitions(
     job: Job, store: Store | None, log: InteractionLog
 ) -> tuple[InteractionLog, list[JobRequest]]:
     """The log with the open partitions closed that somebody asked to be closed, and these requests with their outcomes,
-    to be written once the log is saved."""
+    to be written once the log is saved. Those of users who opted out, or were forgotten since, are removed."""
     every = [] if store is None else open_requests(store)
     requests = [request for request in every if request.kind is RequestKind.CLOSE_PARTITION]
+    if store is not None and requests:
+        requests = without_forgotten(store, requests, forgotten_users(store, job.config.workdir).until_ms)
     if not requests:
         return log, []
     if not {"liber", "autograph"} & {spec.name for spec in job.config.feature_schema.user_knowledge}:

@@ -39,7 +39,7 @@ class Bulk:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._release(disconnect=kind is not None)
 
-    def get(self, keys: Sequence[str]) -> list[bytes | None]:
+    def get(self, keys: Sequence[str | bytes]) -> list[bytes | None]:
         if not keys:
             return []
         if not self._is_cluster:
@@ -66,7 +66,7 @@ class Bulk:
             ends = zip(keys, blobs, until, strict=True)
             self.ask([("SET", key, blob, "PXAT", end * 1000) for key, blob, end in ends])
 
-    def delete(self, keys: Sequence[str]) -> None:
+    def delete(self, keys: Sequence[str | bytes]) -> None:
         self.ask([("DEL", key) for key in keys])
 
     def ask(self, commands: Sequence[RedisCommand]) -> list[Any]:

@@ -50,6 +50,11 @@ def key_prefix(configuration: str) -> str:
     return os.environ.get("LORANK_KEY_PREFIX") or prefix_of(configuration)
 
 
+def replay_prefix(configuration: str) -> str:
+    """The prefix under which the replays of a configuration publish, and nothing else lies."""
+    return f"{key_prefix(configuration)}-replay"
+
+
 @contextmanager
 def open_store(data_dir: Path, configuration: str) -> Iterator[Store]:
     """The store of a configuration. LORANK_REDIS_URL, LORANK_KEY_PREFIX and LORANK_ARTIFACTS apply as to the service.

@@ -72,10 +72,21 @@ def erase_users(store: Store, until_ms: Mapping[str, int]) -> Removed:
             others = [(user, tail, key) for user, tail, key in chunk if tail != "history"]
             bulk.delete([key for _, _, key in others])
             removed.update((user, "knowledge" if tail.startswith("k:") else tail) for user, tail, _ in others)
-            for user, tail, key in chunk:
-                if tail == "history" and (count := erase_events(bulk, {key: until_ms[user]})):
+            histories = [(user, key) for user, tail, key in chunk if tail == "history"]
+            kinds = bulk.ask([("TYPE", key) for _, key in histories])
+            for (user, key), kind in zip(histories, kinds, strict=True):
+                if kind not in (b"string", b"none"):  # nobody can tell when it was written
+                    bulk.delete([key])
+                    removed[user, "history"] += 1
+                elif count := erase_events(bulk, {key.decode(): until_ms[user]}):
                     removed[user, "history"] += count
     return removed
+
+
+def empty(store: Store, prefix: str) -> None:
+    """Delete everything under a prefix."""
+    for key in store.redis.scan_iter(f"{prefix}:*", count=_SCANNED):
+        store.redis.unlink(key)
 
 
 def user_records(store: Store, user: str, item_ids: Iterable[str]) -> dict[str, Any]:
@@ -87,14 +98,14 @@ def user_records(store: Store, user: str, item_ids: Iterable[str]) -> dict[str, 
         for name in _STREAMS
     }
     keys = [key for _, _, key in _keys_of(store, everything)]
-    keys += [store.keys.unit_arms(unit) for unit in own_units(store, everything)]
-    values = {key: value for key in keys if (value := _value(store, key)) != []}
+    keys += [store.keys.unit_arms(unit).encode() for unit in own_units(store, everything)]
+    values = {key.decode(errors="backslashreplace"): value for key in keys if (value := _value(store, key)) != []}
     streamed = (content.item_id for content in contents["interactions"] if isinstance(content, Interaction))
     names = {item_hash(item): item for item in (*item_ids, *streamed)}
     return readable(user, values, contents, lambda hashes: [names.get(each) for each in hashes.tolist()])
 
 
-def _value(store: Store, key: str) -> Any:
+def _value(store: Store, key: bytes) -> Any:
     """What lies under a key: bytes, a list, or for a hash a list of names and values; None of another type."""
     kind: Any = store.redis.type(key)
     value: Any
@@ -236,11 +247,16 @@ def _mentioned(values: Collection[bytes], users: Collection[str]) -> set[str]:
     return {user for user in users if json.dumps(user, ensure_ascii=False).encode() in text}
 
 
-def _keys_of(store: Store, users: Collection[str]) -> Iterator[tuple[str, str, str]]:
-    """(user, what follows the hash tag, key) of the keys that are named after these users."""
+def _keys_of(store: Store, users: Collection[str]) -> Iterator[tuple[str, str, bytes]]:
+    """(user, what follows the hash tag, key) of the keys that are named after these users. One whose tag is no text is
+    named after nobody, and may be somebody else's: it is left, and said."""
     owners = {_escaped_tag(store, user): user for user in users}
-    scanned = store.redis.scan_iter(match=f"{_prefix(store)}*", count=_SCANNED)
-    return ((owners[tag], tail, key) for tag, tail, key in map(_parted, scanned) if tag in owners)
+    for key in store.redis.scan_iter(match=f"{_prefix(store)}*", count=_SCANNED):
+        tag, tail = _parted(key)
+        if tag in owners:
+            yield owners[tag], tail, key
+        elif any("\udc80" <= character <= "\udcff" for character in tag):
+            print(f"  warning: nobody can tell whose {str(key)[2:-1]} is: it is left alone", flush=True)
 
 
 def _prefix(store: Store) -> str:
@@ -252,8 +268,7 @@ def _escaped_tag(store: Store, user: str) -> str:
     return store.keys.user_profile(user)[len(_prefix(store)) :].partition("}")[0]
 
 
-def _parted(key: Any) -> tuple[str, str, str]:
-    """(what stands in the hash tag, what follows it, the key)."""
-    name = key.decode()
-    tag, _, tail = name.partition("{u:")[2].partition("}:")
-    return tag, tail, name
+def _parted(key: bytes) -> tuple[str, str]:
+    """(what stands in the hash tag, what follows it)."""
+    tag, _, tail = key.decode(errors="surrogateescape").partition("{u:")[2].partition("}:")
+    return tag, tail

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
 
-from models.contract.request_places import RedisScript, is_about, removing, writing
+from models.contract.forgetting import EVERYTHING_MS
+from models.contract.request_places import (
+    RedisScript,
+    document_key,
+    is_about,
+    is_damaged,
+    removing,
+    types_of_lists,
+    writing,
+)
 from models.contract.requests import (
     EXPORT_SECONDS,
     MOST_REPORTS,
@@ -42,13 +51,22 @@ def change_request(store: Store, request: JobRequest) -> None:
     _run(store, writing(store.keys, request, only_if_there=True))
 
 
-def remove_requests(store: Store, until_ms: Mapping[str, int]) -> None:
-    """Remove the requests about users that were asked for until their times (unix ms), of whatever version, but for
-    receipts. Reports of dry runs until then go, and of the notes of what failed the kinds of the errors stay alone: an
-    earlier version quoted data in both."""
+def without_forgotten(store: Store, asked: Sequence[JobRequest], until_ms: Callable[[str], int]) -> list[JobRequest]:
+    """The requests that were asked for after the times (unix ms) until which their users are forgotten. The others,
+    and all of users who opted out, are removed: nobody answers them, and they name their users."""
+    gone = {each.id for each in asked if each.user_id is not None and each.asked_ms <= until_ms(each.user_id)}
+    _remove(store, [name.encode() for name in sorted(gone)])
+    return [each for each in asked if each.id not in gone]
+
+
+def remove_requests(store: Store, until_ms: Mapping[str, int], at_once: Collection[str] = ()) -> None:
+    """Remove the requests about users that were asked for until their times (unix ms), or of users ``at_once`` whenever
+    they were, of whatever version, but for receipts. Reports of dry runs until then go, and of the notes of what failed
+    the kinds of the errors stay alone: an earlier version quoted data in both."""
+    about_ms = {user: EVERYTHING_MS if user in at_once else time_ms for user, time_ms in until_ms.items()}
     latest_ms = max(until_ms.values(), default=-1)
     for index in _lists(store):
-        about = [name for name, document in _stored(store, index) if document and is_about(document, until_ms)]
+        about = [name for name, document in _stored(store, index) if document and is_about(document, about_ms)]
         _remove(store, about)
     for _, request in list(_understood(store, store.keys.done_requests)):
         if request.state is RequestState.FAILED and request.changed_ms <= latest_ms and ":" in request.note:
@@ -62,13 +80,22 @@ def remove_requests(store: Store, until_ms: Mapping[str, int]) -> None:
 
 def drop_ended(store: Store) -> None:
     """Take requests off their lists that have ended, and the oldest that are done of too many, of which nothing stays
-    but receipts."""
+    but receipts. What lies there and is of no use to anybody, because it is damaged, goes too, which is said."""
+    for key, list_type in types_of_lists(store.keys).items():
+        kind: Any = store.redis.type(key)
+        if kind not in (list_type, b"none"):
+            print(f"  warning: {key} was no {list_type.decode()} but a {kind.decode()}, and is removed", flush=True)
+            store.redis.delete(key)
     for index in _lists(store):
-        names: Any = store.redis.zrange(index, 0, -1)
         with Bulk(store.redis) as bulk:
-            for chunk in chunks([name.decode() for name in names]):
-                lengths = bulk.lengths([store.keys.request(name) for name in chunk])
-                _remove(store, [name for name, length in zip(chunk, lengths, strict=True) if not length])
+            for chunk in chunks(_names(store, index)):
+                kinds = bulk.ask([("TYPE", document_key(store.keys, name)) for name in chunk])
+                gone = [name for name, kind in zip(chunk, kinds, strict=True) if kind != b"string" or is_damaged(name)]
+                for name, kind in zip(chunk, kinds, strict=True):
+                    if kind not in (b"string", b"none") or is_damaged(name):
+                        key = str(document_key(store.keys, name))[2:-1]
+                        print(f"  warning: {key} is damaged, no request, and is removed", flush=True)
+                _remove(store, gone)
     done = store.keys.done_requests
     if (surplus := int(store.redis.zcard(done)) - MOST_REQUESTS) > 0:
         for name, request in list(_understood(store, done, surplus)):
@@ -99,7 +126,7 @@ def publish_report(store: Store, kind: ReportKind, name: str, body: Mapping[str,
 
 
 def _remove_report(store: Store, name: bytes) -> None:
-    store.redis.delete(store.keys.report(name.decode()))
+    store.redis.delete(store.keys.report("").encode() + name)
     store.redis.zrem(store.keys.reports, name)
 
 
@@ -114,20 +141,27 @@ def _run(store: Store, script: RedisScript) -> None:
     redis.eval(text, count, *rest)
 
 
-def _remove(store: Store, names: Sequence[str]) -> None:
+def _names(store: Store, index: str, most: int = 0) -> list[bytes]:
+    """Names on a list, oldest first, ``most`` or all; none if it is no list, which ``drop_ended`` removes."""
+    kind: Any = store.redis.type(index)
+    names: Any = store.redis.zrange(index, 0, most - 1) if kind == b"zset" else []
+    return list(names)
+
+
+def _remove(store: Store, names: Sequence[bytes]) -> None:
     with Bulk(store.redis) as bulk:
         bulk.ask([removing(store.keys, name) for name in names])
 
 
-def _stored(store: Store, index: str, most: int = 0) -> Iterator[tuple[str, bytes | None]]:
-    """(id, document) of the requests on a list, oldest first, ``most`` or all; None of one that has ended."""
-    names: Any = store.redis.zrange(index, 0, most - 1)
+def _stored(store: Store, index: str, most: int = 0) -> Iterator[tuple[bytes, bytes | None]]:
+    """(name, document) of the requests on a list, oldest first, ``most`` or all; None of one that has ended, or that is
+    damaged."""
     with Bulk(store.redis) as bulk:
-        for chunk in chunks([name.decode() for name in names]):
-            yield from zip(chunk, bulk.get([store.keys.request(name) for name in chunk]), strict=True)
+        for chunk in chunks(_names(store, index, most)):
+            yield from zip(chunk, bulk.get([document_key(store.keys, name) for name in chunk]), strict=True)
 
 
-def _understood(store: Store, index: str, most: int = 0) -> Iterator[tuple[str, JobRequest]]:
+def _understood(store: Store, index: str, most: int = 0) -> Iterator[tuple[bytes, JobRequest]]:
     for name, document in _stored(store, index, most):
         with suppress(ValidationError):
             if document is not None:

@@ -80,7 +80,8 @@ def _logged(log: InteractionLog, max_events: int, others: int) -> Iterator[bytes
 
 def _with_history(store: Store) -> list[str]:
     """Ids of the users who have a live history."""
-    keys = [key.decode() for key in store.redis.scan_iter(match=store.keys.user_history("*"), count=10_000)]
+    scanned = store.redis.scan_iter(match=store.keys.user_history("*"), count=10_000)
+    keys = [key.decode(errors="replace") for key in scanned]  # one that is no text is of nobody
     return sorted(set(owners_of(keys, store.keys.user_history(""))))
 
 

@@ -19,6 +19,7 @@ from models.contract.forgetting import (
     Tombstone,
     Tombstones,
     TombstoneTable,
+    is_salt,
     new_revision,
     new_salt,
     user_digest,
@@ -67,6 +68,11 @@ class ForgottenUsers:
     def of(self, user_id: str) -> Tombstone | None:
         """The latest tombstone of a user, if there is one."""
         return max((tombstone for _, tombstone in self._all(user_id)), key=_order, default=None)
+
+    def until_ms(self, user_id: str) -> int:
+        """The time (unix ms) until which nothing of a user may be stored; -1 without a tombstone."""
+        tombstone = self.of(user_id)
+        return -1 if tombstone is None else tombstone.until_ms
 
     def opted_out(self, user_id: str) -> bool:
         """Whether nothing of a user may be stored."""
@@ -163,6 +169,8 @@ class ForgottenUsers:
                 )
                 for part in document["salts"]
             )
+            if not all(is_salt(tombstones.salt) for tombstones in salts):
+                raise ValueError("a salt is damaged")
             return cls(salts, {digest: int(until) for digest, until in document["done"].items()})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
@@ -190,19 +198,30 @@ class Door:
     def __call__(self, user_id: str, time_ms: int) -> bool:
         until_ms = self._until_ms.get(user_id)
         if until_ms is None:
-            tombstone = self._forgotten.of(user_id)
-            until_ms = self._until_ms[user_id] = -1 if tombstone is None else tombstone.until_ms
+            until_ms = self._until_ms[user_id] = self._forgotten.until_ms(user_id)
         self.refused += time_ms <= until_ms
         return time_ms <= until_ms
 
 
 def stored_tombstones(store: Store) -> Tombstones:
     """The tombstones in Redis. StoreError if they cannot be told, or if one is not understood."""
+    _check_type(store)
     fields: Any = store.redis.hgetall(store.keys.tombstones)
     try:
         return Tombstones.parse(fields.items())
     except ValueError as error:
         raise StoreError(f"{store.keys.tombstones}: {error}") from error
+
+
+def _check_type(store: Store) -> None:
+    """StoreError if something else lies where the tombstones are."""
+    key = store.keys.tombstones
+    kind: Any = store.redis.type(key)
+    if kind not in (b"hash", b"none"):
+        raise StoreError(
+            f"{key} is no hash but a {kind.decode()}: put back a copy of it, or remove it (`DEL {key}`), and a job "
+            f"whose work folder has {TOMBSTONES_FILE} writes its tombstones back"
+        )
 
 
 def forgotten_users(store: Store | None, workdir: Path) -> ForgottenUsers:
@@ -228,6 +247,7 @@ def synchronise(store: Store | None, workdir: Path, user_ids: Collection[str] = 
     """
     forgotten = saved = ForgottenUsers.load(workdir)
     if store is not None:
+        _check_type(store)
         if forgotten:
             store.redis.hsetnx(store.keys.tombstones, SALT, forgotten.salts[0].salt)
             store.redis.hsetnx(store.keys.tombstones, REVISION, new_revision())
@@ -277,9 +297,8 @@ class TombstoneWatch:
         return is_placeholder(user_id) or self._forgotten.blocks(user_id)
 
     def until_ms(self, user_id: str) -> int:
-        """The time until which nothing of a user who has a tombstone may be stored."""
-        tombstone = self._forgotten.of(user_id)
-        return -1 if tombstone is None else tombstone.until_ms
+        """As of ``ForgottenUsers``."""
+        return self._forgotten.until_ms(user_id)
 
     def allowed(self, user_ids: Sequence[str], numbers: Iterable[int]) -> list[int]:
         """Those of the ``numbers``, of users in ``user_ids``, whose records may be published."""

@@ -40,21 +40,26 @@ def replay(
     from offline import demo
     from offline.data.log import InteractionLog
     from offline.publish.archive import add_interactions, archive
+    from offline.publish.erasure import empty
     from research import replay as driver
 
     job = driver.replay_job(job_of(config, data_dir))
     folder = job.config.workdir / "replay"
     with exclusive(folder, "replay"), driver.replay_store(job) as store:
-        shutil.rmtree(folder / "exposures", ignore_errors=True)  # of the replay before
-        visits = driver.begin(job, store, requests, others, seed)
-        past = driver.past(InteractionLog.load(job.log), job.config.samples, round(time.time() * 1000))
-        add_interactions(folder / "exposures", past)
-        settings = {"LORANK_KEY_PREFIX": store.keys.prefix, **demo.experiments(experiments)}
-        with demo.running_service(job, 0, settings) as service:
-            outcome = asyncio.run(driver.replay(service.url, visits, top_k, rate))
-            outcome.dropped = driver.dropped(service.url)
-        archived = archive(store, folder / "exposures", job.config.data.nobody)
-        driver.empty(store)  # or a service on the same Redis would count it among its configurations
+        try:
+            shutil.rmtree(folder / "exposures", ignore_errors=True)  # of the replay before
+            visits = driver.begin(job, store, requests, others, seed)
+            past = driver.past(InteractionLog.load(job.log), job.config.samples, round(time.time() * 1000))
+            add_interactions(folder / "exposures", past)
+            settings = {"LORANK_KEY_PREFIX": store.keys.prefix, **demo.experiments(experiments)}
+            with demo.running_service(job, 0, settings) as service:
+                outcome = asyncio.run(driver.replay(service.url, visits, top_k, rate))
+                outcome.dropped = driver.dropped(service.url)
+            archived = archive(store, folder / "exposures", job.config.data.nobody)
+        finally:
+            # Or users would be there whom nobody looks for, and a service on the same Redis would count it among its
+            # configurations.
+            empty(store, store.keys.prefix)
     print(f"  {outcome.requests} requests in {outcome.seconds:.1f} s, {outcome.shown} with the item in the list")
     if outcome.dropped:
         print(f"  {outcome.dropped} exposures were dropped, because Redis did not take them")

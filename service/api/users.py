@@ -130,7 +130,7 @@ async def export(service: Service, request: Request) -> Response:
 
 async def ask_export(service: Service, request: Request) -> Response:
     """Ask the next job for what its work folder has of a user, which the export has then for 30 days."""
-    asked = await service.erasure.ask_export(_user_in(request), _asker(request))
+    asked = await service.erasure.ask(JobRequest.new(RequestKind.EXPORT, _user_in(request), _asker(request)))
     return answers.json_response(_reply(asked), status=202)
 
 
@@ -143,7 +143,7 @@ async def ask(service: Service, request: Request) -> Response:
         demand = "names its user" if kind is RequestKind.CLOSE_PARTITION else "is about no user"
         raise InvalidRequest(f"a request of the kind {body.kind} {demand}", field="user_id")
     user_id = None if body.user_id is None else checked_id(body.user_id, "user_id")
-    asked = await service.erasure.requests.ask(JobRequest.new(kind, user_id, _asker(request)))
+    asked = await service.erasure.ask(JobRequest.new(kind, user_id, _asker(request)))
     return answers.json_response(_reply(asked), status=202)
 
 

@@ -15,7 +15,7 @@ from models.contract.items import ItemTable
 from models.contract.request_places import writing
 from models.contract.requests import JobRequest, RequestKind, RequestState
 from models.contract.traces import export_document
-from service.errors import RedisUnavailable, Unavailable
+from service.errors import InvalidRequest, RedisUnavailable, Unavailable
 from service.forgetting.requests import Requests
 from service.forgetting.tombstones import KnownTombstones
 from service.forgetting.traces import UserTraces
@@ -68,6 +68,8 @@ class Erasure:
     fsyncs: int = 0
     _unlooked: dict[str, Tombstones] = field(default_factory=dict, init=False)
     """Users of whom something was written that is to be looked at, with the tombstones it was judged by first."""
+    _looked_at: dict[str, Tombstones] = field(default_factory=dict, init=False)
+    """Those of them who are being looked at now. Of a user in both, more was written meanwhile."""
     _looking: asyncio.Task[None] | None = field(default=None, init=False)
 
     async def watch(self) -> None:
@@ -83,8 +85,8 @@ class Erasure:
             await asyncio.wait({looking}, timeout=CLOSE_SECONDS)
             looking.cancel()
             await asyncio.wait({looking})
-        if self._unlooked:
-            log.error("what was written of %d users may be of some who were forgotten meanwhile", len(self._unlooked))
+        if number := self._number_unlooked():
+            log.error("what was written of %d users may be of some who were forgotten meanwhile", number)
 
     async def forget(self, user_id: str, asked_by: str, *, opt_out: bool = False) -> JobRequest:
         """Delete all that is older than now, and with ``opt_out`` store nothing of the user from now on. The receipt,
@@ -93,8 +95,8 @@ class Erasure:
         try:
             tombstone = await self.tombstones.write(user_id, receipt.asked_ms, True if opt_out else None)
             await self.requests.ask(receipt)
-            others = await self.requests.remove(user_id, receipt.asked_ms)
-            # Whatever is there came before, even if it says a later time: clocks of callers run ahead.
+            # Whatever is there came before, even if it says a later time: clocks run ahead.
+            others = await self.requests.remove(user_id, EVERYTHING_MS)
             removed = await self.sweep(user_id, EVERYTHING_MS)
             # By then the other workers have read the tombstone, and what they wrote before is in Redis.
             await asyncio.sleep(1.5 * self.tombstones.poll_seconds)
@@ -152,7 +154,7 @@ class Erasure:
         by allowed. What they wrote is deleted again of those who were forgotten since: before the deadline, or behind
         the back of the caller, if it takes longer to find out who they are. RedisUnavailable also while that cannot be
         found out at all."""
-        if self.tombstones.unreadable or len(self._unlooked) >= UNLOOKED_AT_MOST:
+        if self.tombstones.unreadable or len(self._unlooked) + len(self._looked_at) >= UNLOOKED_AT_MOST:
             reason = self.tombstones.unreadable or "too much is to be looked at"
             raise RedisUnavailable(f"nobody can tell who was forgotten meanwhile: {reason}")
         link, look = self.traces.link, self.tombstones.look
@@ -175,6 +177,10 @@ class Erasure:
         for user_id in user_ids:
             self._unlooked.setdefault(user_id, judged)
 
+    def _number_unlooked(self) -> int:
+        """Users of whom something is still to be looked at, until that is done."""
+        return len(self._unlooked.keys() | self._looked_at.keys())
+
     def _look(self) -> asyncio.Task[None] | None:
         """The task that looks at what was written; None if there is nothing to be looked at."""
         if (self._looking is None or self._looking.done()) and self._unlooked:
@@ -187,6 +193,7 @@ class Erasure:
         while self._unlooked:
             # What is written from now on is looked at in the next round: these tombstones may be read before.
             written, self._unlooked = self._unlooked, {}
+            self._looked_at = written
             try:
                 await self.tombstones.read()
                 current = self.tombstones.current
@@ -199,6 +206,7 @@ class Erasure:
                     del written[user_id]
             except BaseException as error:
                 waiting = list(written.items())
+                self._looked_at = {}
                 self._unlooked |= dict(waiting[1:] + waiting[:1])  # who fails again must not keep others waiting
                 if not isinstance(error, (RedisUnavailable, ValueError)):
                     raise
@@ -226,7 +234,7 @@ class Erasure:
             "tombstones": len(table),
             "opted_out": table.opted_out,
             "not_understood": len(self.tombstones.current.not_understood),
-            "unlooked": len(self._unlooked),
+            "unlooked": self._number_unlooked(),
             "error": self.tombstones.error or None,
         }
 
@@ -235,6 +243,17 @@ class Erasure:
         stored = self.traces.document(await self.traces.find(user_id, EVERYTHING_MS), user_id, table)
         return export_document(user_id, self.tombstones.current.of(user_id), stored, IN_WORK_FOLDER)
 
-    async def ask_export(self, user_id: str, asked_by: str) -> JobRequest:
-        """Ask the next job for what its work folder has of a user. RedisUnavailable; Unavailable as of all requests."""
-        return await self.requests.ask(JobRequest.new(RequestKind.EXPORT, user_id, asked_by))
+    async def ask(self, request: JobRequest) -> JobRequest:
+        """As ``Requests.ask``. InvalidRequest for one to close a partition of a user who opted out, of whom there is
+        none. An export is asked for by whoever has a right to know that nothing is stored, and the next refresh removes
+        the request."""
+        user_id = request.user_id
+        if request.kind is RequestKind.CLOSE_PARTITION and user_id is not None:
+            await self.tombstones.refresh()
+            if self.tombstones.current.forbids(user_id, request.asked_ms):
+                raise InvalidRequest(
+                    "nothing of this user is to be stored, so there is no partition to close: PUT "
+                    "/v1/users/{id}/opt-in ends that",
+                    field="user_id",
+                )
+        return await self.requests.ask(request)

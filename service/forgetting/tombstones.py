@@ -22,6 +22,7 @@ from models.contract.forgetting import (
     SALT,
     Tombstone,
     Tombstones,
+    is_salt,
     new_revision,
     new_salt,
     user_digest,
@@ -141,12 +142,10 @@ class KnownTombstones:
         key = self._keys.tombstones
         salted: Command = ("EVAL", SALTED, 1, key, new_salt())
         (salt,) = await replies_to(self._link, [salted], Deadline(READ_SECONDS))
-        try:
-            digest = user_digest((salt or b"gone").decode(), user_id)
-        except ValueError as error:
-            raise RedisUnavailable(f"the salt of {key} is damaged: put back a copy of that hash") from error
+        if not is_salt(text := (salt or b"").decode(errors="replace")):
+            raise RedisUnavailable(f"the salt of {key} is damaged or gone: put back a copy of that hash")
         out = {None: "", True: "true", False: "false"}[opted_out]
-        write: Command = ("EVAL", WRITE, 1, key, digest, new_revision(), forgotten_ms, out)
+        write: Command = ("EVAL", WRITE, 1, key, user_digest(text, user_id), new_revision(), forgotten_ms, out)
         (written,) = await replies_to(self._link, [write], Deadline(READ_SECONDS))
         await self.read()
         return Tombstone.model_validate_json(written)

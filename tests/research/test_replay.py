@@ -15,8 +15,10 @@ import pytest
 
 from offline.data.catalogue import DataError
 from offline.jobs.steps import Job
+from offline.publish.connection import Store
 from offline.training.samples import split_samples
 from research import replay as driver
+from research.cli import replay as command
 from research.replay import Replayed, Visit, knowledge_before, log_before, past, replay, visits
 from tests.synthetic import Synthetic, synthetic
 
@@ -147,3 +149,26 @@ def test_nothing_can_be_replayed_before_a_refresh(data: Synthetic, tmp_path: Pat
     job = Job(data.config.model_copy(update={"workdir": tmp_path}), tmp_path)
     with pytest.raises(DataError, match="run `refresh` first"):
         driver.begin(job, None, 1, 1, 1)  # type: ignore[arg-type]
+
+
+def test_a_replay_that_fails_leaves_nothing_in_redis(
+    data: Synthetic, tmp_path: Path, valkey: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Users would be under its prefix whom no deletion looks for."""
+    monkeypatch.setenv("LORANK_REDIS_URL", valkey)
+    monkeypatch.setenv("LORANK_KEY_PREFIX", "replayed")
+    job = Job(data.config.model_copy(update={"workdir": tmp_path / "work"}), tmp_path)
+    written = list[bytes]()
+
+    def begin(_: Job, store: Store, *__: int) -> None:
+        store.redis.set(store.keys.user_history("u"), b"x")
+        written.extend(store.redis.scan_iter("replayed-replay:*"))
+        raise DataError("the model is gone")
+
+    monkeypatch.setattr(driver, "begin", begin)
+    monkeypatch.setattr(command, "job_of", lambda *_: job)
+    with pytest.raises(DataError, match="the model is gone"):
+        command.replay(tmp_path, tmp_path)
+    assert len(written) == 1
+    with driver.replay_store(driver.replay_job(job)) as store:
+        assert list(store.redis.scan_iter("replayed-replay:*")) == []

@@ -188,8 +188,35 @@ def test_a_request_about_a_user_who_opted_out_tells_nothing(populated: Populated
     with populated.store() as store:
         write_request(store, request)
         populated.pipeline.refresh()
-        assert populated.receipt(request).state is RequestState.FAILED
+        assert populated.stored_request(request.id.encode()) is None  # it names the user, and nobody has more to tell
         assert not store.redis.exists(store.keys.user_export(U))
+    assert_gone(populated)
+
+
+def test_what_a_clock_ahead_asked_for_before_the_user_was_forgotten_is_not_done(populated: Populated) -> None:
+    """Of whom no service said that it removed the requests that were there; what is asked for later is done."""
+    kinds, users = (RequestKind.EXPORT, RequestKind.CLOSE_PARTITION), (U, V)
+    requests = {(kind, user): JobRequest.new(kind, user) for kind in kinds for user in users}
+    with populated.store() as store:
+        for name, request in requests.items():
+            requests[name] = request.model_copy(update={"asked_ms": request.asked_ms + 3_600_000})
+            write_request(store, requests[name])
+        populated.ask()
+        populated.pipeline.refresh()
+        for (_, user), request in requests.items():
+            assert (populated.stored_request(request.id.encode()) is None) is (user == U)
+        assert_gone(populated)
+        assert store.redis.exists(store.keys.user_export(V))
+        receipt = populated.ask()
+        write_request(store, receipt.model_copy(update={"remaining": ("the service did its part",)}))
+        later = JobRequest.new(RequestKind.EXPORT, U)
+        late = later.model_copy(update={"id": "0" * 32, "asked_ms": receipt.asked_ms - 1000})  # by a slow service
+        write_request(store, later.model_copy(update={"asked_ms": receipt.asked_ms + 1}))
+        populated.pipeline.refresh()
+        assert populated.receipt(later).state is RequestState.DONE
+        write_request(store, late)
+        populated.pipeline.refresh()
+        assert populated.stored_request(late.id.encode()) is None
 
 
 def test_what_is_published_of_a_user_forgotten_meanwhile_goes_again(
@@ -212,7 +239,7 @@ def test_what_is_published_of_a_user_forgotten_meanwhile_goes_again(
         populated.pipeline.refresh()
         assert calls
         assert not store.redis.exists(store.keys.user_export(U))
-        assert populated.receipt(request).state is RequestState.FAILED
+        assert populated.stored_request(request.id.encode()) is None
 
 
 def test_a_large_export_has_the_last_records_and_counts_the_others() -> None:

@@ -43,8 +43,9 @@ from offline.knowledge.run import ENCODED, OWNERS, remove_owned
 from offline.knowledge.vectors import Produced
 from offline.llm.account import CACHE_FILE
 from offline.llm.cache import ResponseCache
-from offline.publish.archive import read_exposures, read_interactions
-from offline.publish.erasure import erase_users, rewrite_files
+from offline.publish.archive import archive, read_exposures, read_interactions
+from offline.publish.connection import replay_prefix
+from offline.publish.erasure import empty, erase_users, rewrite_files
 from offline.publish.features import write_histories, write_profiles
 from offline.publish.producer import knowledge_publication
 from offline.publish.records import WriteCache
@@ -60,8 +61,10 @@ from offline.publish.undo import Journal
 from offline.store import ArrayFile, owner_mark, owner_table
 from offline.training.report import TrainingReport
 from offline.training.retraining import Retraining
+from research import replay as driver
 from tests.offline.config_file import write_config
-from tests.offline.forgetting.conftest import Populated, U, V, populate
+from tests.offline.forgetting.conftest import Populated, U, V, populate, show
+from tests.offline.forgetting.search import in_redis
 from tests.offline.pipeline import LATER_MS, patched, pipeline, source_of, with_groups
 
 STORES = (
@@ -529,6 +532,30 @@ def test_requests_of_a_later_version_go_with_the_user_they_name(populated: Popul
     assert_gone(populated)
 
 
+def test_keys_that_are_damaged_stop_no_job(populated: Populated, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that is named after nobody is said and left; one of the user goes, whatever it is."""
+    with populated.store() as store:
+        tag = store.keys.user_profile(U).rpartition(":")[0].encode()
+        of_nobody = store.keys.user_profile("").partition("}")[0].encode() + b"\xff}:history"
+        of_user = tag + b":k:\xff"
+        store.redis.mset({of_nobody: b"x", of_user: b"x"})
+        store.redis.hset(store.keys.request("a" * 32), "x", "y")
+        store.redis.zadd(store.keys.open_requests, {"a" * 32: 1})
+        store.redis.delete(store.keys.user_history(U))
+        store.redis.hset(store.keys.user_history(U), "x", "y")
+        receipt = populated.ask()
+        populated.pipeline.refresh()
+        assert populated.receipt(receipt).state is RequestState.DONE
+        assert populated.receipt(receipt).removed["history"] == 1
+        lines = capsys.readouterr().out
+        assert lines.count(r"{u:\xff}:history is: it is left alone") == 1
+        assert lines.count(f"{'a' * 32} is damaged") == 1
+        assert store.redis.exists(of_nobody)
+        assert not store.redis.exists(of_user, store.keys.request("a" * 32))
+        store.redis.delete(of_nobody)
+    assert_gone(populated)
+
+
 def test_of_too_many_that_are_done_the_oldest_go(populated: Populated, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for receipts, and for whatever is open."""
     monkeypatch.setattr("offline.publish.requests.MOST_REQUESTS", 2)
@@ -547,23 +574,56 @@ def test_of_too_many_that_are_done_the_oldest_go(populated: Populated, monkeypat
         assert store.redis.zrange(store.keys.open_requests, 0, -1) == [waiting.id.encode()]
 
 
-def test_what_a_running_replay_writes_is_left_to_it(populated: Populated, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job waits for it, and says so if it takes longer; without such a file it does not wait."""
+def test_nobody_is_forgotten_while_a_replay_writes_them_anew(
+    populated: Populated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job waits for it, and says so if it takes longer; the next one goes on. Without a request none waits."""
     monkeypatch.setattr("offline.forgetting.journal.WAIT_SECONDS", 0.3)
     installation = populated.pipeline
-    replay = installation.config.workdir / "replay"
-    (path,) = replay.glob(".undo.json.*")
-    request = populated.ask()
-    with exclusive(replay, "replay"):
+    job, replay = installation.job, installation.config.workdir / "replay"
+    with exclusive(replay, "replay"), driver.replay_store(driver.replay_job(job)) as of_replay:
+        installation.refresh()
+        request = populated.ask()
         with pytest.raises(LockedError, match="`replay`"):
             installation.refresh()
-        assert path.exists()
         assert populated.receipt(request).is_open
-        os.replace(path, replay / "undo.json")  # as its writer does
-        (replay / "undo.json").unlink()
-        installation.refresh()
+        driver.begin(driver.replay_job(job), of_replay, 10, 5, 1)
+        show(of_replay)
+        archive(of_replay, replay / "exposures", ())
+    installation.refresh()
     assert populated.receipt(request).state is RequestState.DONE
     assert_gone(populated)
+    assert not of_replay_left(populated)
+
+
+def of_replay_left(populated: Populated) -> list[str]:
+    """Keys of replays."""
+    with closing(populated.pipeline.redis) as client:
+        return [key for key, _ in in_redis(client, replay_prefix(populated.pipeline.config.name))]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("embedded", [False, True])
+def test_what_a_replay_left_goes_with_the_user(
+    populated: Populated, monkeypatch: pytest.MonkeyPatch, embedded: bool, killed: bool
+) -> None:
+    """Also in the files of its own server, where one that ended has deleted it."""
+    job, url = driver.replay_job(populated.pipeline.job), os.environ["LORANK_REDIS_URL"]
+    if embedded:
+        monkeypatch.delenv("LORANK_REDIS_URL")
+    with driver.replay_store(job) as store:
+        driver.begin(job, store, 10, 5, 1)
+        show(store)
+        if not killed:
+            empty(store, store.keys.prefix)
+    monkeypatch.setenv("LORANK_REDIS_URL", url)
+    assert bool(of_replay_left(populated)) is (killed and not embedded)
+    receipt = populated.ask()
+    assert any(place.startswith("replay/valkey") for place in populated.hits()) is embedded
+    populated.pipeline.refresh()
+    assert populated.receipt(receipt).state is RequestState.DONE
+    assert_gone(populated)
+    assert not of_replay_left(populated)
 
 
 def test_texts_are_published_of_those_who_are_remembered(populated: Populated) -> None:

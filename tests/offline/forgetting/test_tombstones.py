@@ -63,7 +63,8 @@ def test_the_file_comes_back(tmp_path: Path) -> None:
     assert (loaded.of("u"), loaded.done) == (forgotten.of("u"), forgotten.done)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"salts": [{}], "done": {}}', '{"salts": [], "done": {"a": "b"}}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"salts": [{}], "done": {}}', '{"salts": [], "done": {"a": "b"}}',
+                                     '{"salts": [{"salt": "0a", "tombstones": {}}], "done": {}}'])  # fmt: skip
 def test_a_damaged_file_stops_the_job(tmp_path: Path, content: str) -> None:
     """Who was forgotten must not come back because of it."""
     (tmp_path / TOMBSTONES_FILE).write_text(content)

@@ -74,6 +74,46 @@ def test_a_salt_or_a_revision_that_is_gone_is_put_back_by_who_knows_it(
     assert (after.revision == before.revision) == (REVISION not in gone)
 
 
+@pytest.mark.parametrize("part", [slice(30), slice(0), "upper", "twice", b"\xff"])
+@pytest.mark.parametrize("knows", [False, True])
+def test_a_salt_that_is_damaged_ends_the_job_before_it_changes_anything(
+    store: Store, tmp_path: Path, part: Any, knows: bool
+) -> None:
+    """Also into other hexadecimal digits. Once it is removed, as the words say, a job that knows it puts it back."""
+    forget(store, WHO, opted_out=True)
+    if knows:
+        synchronise(store, tmp_path)
+    key, before = store.keys.tombstones, stored_tombstones(store)
+    salt = before.salt
+    damaged: Any = (
+        salt[part] if isinstance(part, slice) else {"upper": "AB" * 16, "twice": 2 * salt}.get(part) or part
+    )  # fmt: skip
+    store.redis.hset(key, SALT, damaged)
+    state: Any = store.redis.hgetall(key)
+    for read in (forgotten_users, synchronise):
+        with pytest.raises(StoreError, match="put back a copy"):
+            read(store, tmp_path)
+    assert store.redis.hgetall(key) == state
+    store.redis.hdel(key, SALT)
+    if knows:
+        assert synchronise(store, tmp_path).opted_out(WHO)
+        assert stored_tombstones(store) == before
+
+
+def test_a_hash_of_another_type_ends_the_job_with_what_to_do(store: Store, tmp_path: Path) -> None:
+    forget(store, WHO, opted_out=True)
+    synchronise(store, tmp_path)
+    key = store.keys.tombstones
+    store.redis.delete(key)
+    store.redis.set(key, "x")
+    for read in (forgotten_users, synchronise):
+        with pytest.raises(StoreError, match=f"{key} is no hash but a string: put back a copy"):
+            read(store, tmp_path)
+    store.redis.delete(key)
+    assert synchronise(store, tmp_path).opted_out(WHO)
+    assert stored_tombstones(store).opted_out(WHO)
+
+
 def test_a_redis_that_lost_them_all_gets_them_back(store: Store, tmp_path: Path) -> None:
     forget(store, *(f"user-{at}" for at in range(2500)))
     assert synchronise(store, tmp_path).counts == {"tombstones": 2500, "opted_out": 0, "waiting": 2500}

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import redis
 
+from models.contract.forgetting import EVERYTHING_MS
 from models.contract.keys import Keys
+from models.contract.request_places import is_about, types_of_lists
 from models.contract.requests import OPEN_SECONDS, JobRequest, Report, ReportKind, RequestKind, RequestState
 from models.redis_address import RedisAddress
 from offline.publish.connection import Store
@@ -219,7 +221,10 @@ async def test_no_other_request_names_a_user_who_is_forgotten(
     store.hset(keys.request_places, mapping={f"export:{WHO}": "ended", "ended": json.dumps([f"export:{WHO}", "by:x"])})
     later: dict[str, Any] = {"v": 2, "user_id": WHO, "kind": "redact", "asked_ms": 5, "since": "2027"}
     documents = {
-        "of a later version": later, "of a later time": later | {"asked_ms": 2**53}, "without a time": {"unit": WHO},
+        "of a later version": later, "of a later time": later | {"asked_ms": 2**60},
+        "of no time": json.dumps(later | {"asked_ms": float("nan")}), "without a time": {"unit": WHO},
+        "deep": {"about": [{"user_id": WHO}]}, "several": {"user_ids": [OTHER, WHO]},
+        "said of": {"note": WHO, "asked_by": WHO},
         "damaged": f'{{"user_id":"{WHO}"', "a receipt": later | {"kind": "forget"}, "of another": {"user_id": OTHER},
         "of nobody": {"v": 2}, "damaged, of nobody": "[" * 100_000,
     }  # fmt: skip
@@ -230,13 +235,117 @@ async def test_no_other_request_names_a_user_who_is_forgotten(
         await service.http.post(f"/v1/users/{user}/export")
         await service.http.post("/v1/requests", json={"kind": "close_partition", "user_id": user})
     former = (await service.http.delete(f"/v1/users/{WHO}")).json()
-    assert former["removed"] == {"requests": 5}
+    assert former["removed"] == {"requests": 9}
     receipt = (await service.http.delete(f"/v1/users/{WHO}")).json()
-    left = (former["id"], receipt["id"], "a receipt", "of a later time")
+    left = (former["id"], receipt["id"], "a receipt", "said of")
     assert places_of(store, keys, WHO) == {f"{{requests}}:request:{name}" for name in left}
     assert all(store.exists(keys.request(name)) for name in ("of another", "of nobody", "damaged, of nobody"))
     listed = (await service.http.get("/v1/requests")).json()["requests"]
     assert [each["user_id"] for each in listed] == [WHO, WHO, OTHER, OTHER]
+
+
+async def test_of_a_user_who_opted_out_an_export_can_be_asked_for_and_no_partition_closed(
+    service: Running, store: redis.Redis, keys: Keys
+) -> None:
+    receipt = (await service.http.put(f"/v1/users/{WHO}/opt-out")).json()
+    close = {"kind": "close_partition", "user_id": WHO}
+    refused = await service.http.post("/v1/requests", json=close)
+    assert (refused.status_code, refused.json()["error"]["field"]) == (422, "user_id")
+    assert places_of(store, keys, WHO) == {f"{{requests}}:request:{receipt['id']}"}
+    assert (await service.http.post(f"/v1/users/{WHO}/export")).status_code == 202
+    await service.http.put(f"/v1/users/{WHO}/opt-in")
+    await asyncio.sleep(0.01)  # somebody new, from then on
+    assert (await service.http.post("/v1/requests", json=close)).status_code == 202
+
+
+async def test_requests_of_a_service_whose_clock_runs_ahead_go_with_the_user(
+    service: Running, store: redis.Redis, keys: Keys
+) -> None:
+    ahead = JobRequest.new(RequestKind.EXPORT).asked_ms + 3_600_000
+    for kind in (RequestKind.EXPORT, RequestKind.CLOSE_PARTITION):
+        for user in (WHO, OTHER):
+            request = JobRequest.new(kind, user).model_copy(update={"asked_ms": ahead})
+            await service.app.state.service.erasure.requests.ask(request)
+    receipt = (await service.http.delete(f"/v1/users/{WHO}")).json()
+    assert receipt["removed"] == {"requests": 2}
+    assert places_of(store, keys, WHO) == {f"{{requests}}:request:{receipt['id']}"}
+    await service.http.post(f"/v1/users/{WHO}/export")  # of somebody new
+    again = (await service.http.get(f"/v1/requests/{receipt['id']}")).json()
+    assert again["returned"] == {}
+    assert len(places_of(store, keys, WHO)) == 2
+
+
+@pytest.mark.parametrize("asked_ms", ["NaN", "Infinity", "1e400", '"soon"', "null", "7", "8"])
+def test_a_time_that_cannot_be_told_counts(asked_ms: str) -> None:
+    document = f'{{"v":2,"user_id":"{WHO}","asked_ms":{asked_ms}}}'.encode()
+    assert is_about(document, {WHO: 7}) is (asked_ms not in ("Infinity", "1e400", "8"))
+    assert is_about(document, {WHO: EVERYTHING_MS})
+
+
+def damage(store: redis.Redis, keys: Keys, name: str, now: int) -> str:
+    """Damage something about requests; what the log has to name, or ""."""
+    first, document = "a" * 32, JobRequest.new(RequestKind.DRY_RUN).model_copy(update={"id": "a" * 32})
+    of_none: Any = b"\xff\xfe"
+    match name:
+        case "another type":
+            for index, request in ((keys.open_requests, first), (keys.done_requests, "b" * 32)):
+                store.hset(keys.request(request), "x", "y")
+                store.zadd(index, {request: now})
+            return keys.request(first)
+        case "open list" | "done list":
+            index = keys.open_requests if name == "open list" else keys.done_requests
+            store.set(index, "x")
+            return index
+        case "places":
+            store.set(keys.request_places, "x")
+            return keys.request_places
+        case "no text":
+            store.zadd(keys.open_requests, {of_none: now})
+            return r"\xff\xfe"
+        case "long ago" | "in the far future":
+            at_ms = -(10**13) if name == "long ago" else 10**30
+            failed = document.changed(RequestState.FAILED, note="DataError: x")
+            store.set(keys.request(first), failed.model_copy(update={"changed_ms": at_ms}).model_dump_json())
+            store.zadd(keys.done_requests, {first: now})
+        case "of an id":
+            store.hset(keys.request_places, mapping={first: "junk", "b" * 32: "junk", "c" * 32: "[{},1]"})
+            store.zadd(keys.open_requests, {first: now, "b" * 32: now, "c" * 32: now})
+        case "of who asks":
+            store.hset(keys.request_places, mapping={"by:dry_run:": "junk", "by:close_partition:": "1.5"})
+        case _:
+            store.hset(keys.request_places, mapping={"dry_run:": of_none, f"close_partition:{WHO}": ""})
+    return ""
+
+
+DAMAGES = ("another type", "open list", "done list", "places", "no text", "long ago", "in the far future", "of an id",
+           "of who asks", "a place of none")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize("by", ["a service", "jobs"])
+async def test_what_is_damaged_about_requests_stops_nobody(
+    service: Running, store: redis.Redis, keys: Keys, caplog: pytest.LogCaptureFixture, capsys: Any, name: str, by: str
+) -> None:
+    """It is said by its key, once, and is gone then if it was of no use to anybody."""
+    now = JobRequest.new(RequestKind.DRY_RUN).asked_ms
+    key, jobs = damage(store, keys, name, now), Store(store, keys, Path(), "")
+    for _ in range(2):
+        if by == "jobs":
+            drop_ended(jobs)
+            open_requests(jobs)
+            remove_requests(jobs, {WHO: now})
+        else:
+            assert (await service.http.delete(f"/v1/users/{WHO}")).status_code == 202
+            assert (await service.http.get("/v1/requests")).status_code == 200
+            for asked in ({"kind": "dry_run"}, {"kind": "close_partition", "user_id": OTHER}):
+                assert (await service.http.post("/v1/requests", json=asked)).status_code == 202
+            assert (await service.http.post(f"/v1/users/{OTHER}/export")).status_code == 202
+    said = capsys.readouterr().out.splitlines() if by == "jobs" else caplog.messages
+    assert sum(key in line for line in said) == 1 or not key
+    assert not store.exists(keys.request("a" * 32)) or by == "a service" or name == "in the far future"
+    assert all(store.type(each) in (kind, b"none") for each, kind in types_of_lists(keys).items())
+    assert (await service.http.delete(f"/v1/users/{OTHER}")).status_code == 202
+    assert len(open_requests(jobs)) == (4 if by == "a service" else 1)
 
 
 def test_a_report_that_is_too_large_is_refused() -> None:

@@ -356,11 +356,13 @@ async def test_a_worker_that_starts_beside_a_damaged_tombstone_remembers_nobody_
         assert service.app.state.service.status()["forgetting"]["error"] is None
 
 
+@pytest.mark.parametrize("salt", ["damaged", "  ", "0a", "0a" * 15, "0a" * 80, "0A" * 16, "0a" * 16 + "\n"])
 async def test_without_a_salt_that_is_whole_nothing_is_stored_of_anybody(
-    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys
+    settings: Settings, publisher: Publisher, store: redis.Redis, keys: Keys, salt: str
 ) -> None:
+    """Also one that is hexadecimal: under it nobody who opted out would be known."""
     publisher.publish()
-    store.hset(keys.tombstones, mapping={SALT: "damaged", REVISION: 7})
+    store.hset(keys.tombstones, mapping={SALT: salt, REVISION: 7})
     async with running(settings) as service:
         refused = await service.http.post("/v1/feedback", json={"user_id": WHO, "item_id": "a", "value": 4.0})
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "redis_unavailable")
@@ -453,3 +455,36 @@ async def test_tombstones_that_cannot_be_told_are_not_taken_for_none(
         assert (await service.http.delete("/v1/users/x")).status_code == (202 if damage == "no revision" else 503)
     assert not store.exists(keys.user_history(WHO))
     assert not store.exists(keys.interactions) or not store.xlen(keys.interactions)
+
+
+@pytest.mark.parametrize("damage", ["no revision", "no salt", "another salt", "another type", "gone"])
+async def test_a_service_that_knew_the_tombstones_judges_by_its_copy(
+    service: Running, store: redis.Redis, keys: Keys, damage: str
+) -> None:
+    """As docs/forgetting.md has it: but for a hash that is gone as a whole, which looks like one that never was."""
+    await service.http.put(f"/v1/users/{WHO}/opt-out")
+    known = service.app.state.service.erasure.tombstones
+    match damage:
+        case "no revision":
+            store.hdel(keys.tombstones, REVISION)
+        case "no salt":
+            store.hdel(keys.tombstones, SALT)
+        case "another salt":
+            store.hset(keys.tombstones, SALT, "0a" * 15)
+        case _:
+            store.delete(keys.tombstones)
+    if damage == "another type":
+        store.set(keys.tombstones, "x")
+    if damage in ("no revision", "another type"):
+        await eventually(lambda: known.error)
+    if damage == "gone":
+        await eventually(lambda: not known.current.of_digests)
+
+    async def accepted(user: str) -> tuple[int, int | None]:
+        answer = await service.http.post("/v1/feedback", json={"user_id": user, "item_id": "a", "value": 4.0})
+        return answer.status_code, answer.json().get("accepted")
+
+    assert await accepted(WHO) == (200, int(damage == "gone"))
+    assert await accepted(OTHER) == ((503, None) if damage == "no revision" else (200, 1))
+    answer = await service.http.delete(f"/v1/users/{THIRD}")
+    assert answer.status_code == (202 if damage in ("no revision", "gone") else 503)

@@ -83,7 +83,7 @@ async def test_a_write_waits_for_tombstones_no_longer_than_it_may_and_is_looked_
     event = Interaction(user_id=WHO, item_id="b", value=3.0, time_ms=1)
     append = ("APPEND", keys.user_history(WHO), event.pack())  # beside the reading, which may have been before it
     await writing.write([append], Deadline(0.05), {WHO}, Tombstones())
-    assert writing.status()["unlooked"] == 1
+    assert writing.status()["unlooked"] == 2  # those who are being looked at count until that is done
     read.set()
     await writing.close()
     assert not store.exists(keys.user_history(WHO))
@@ -172,19 +172,26 @@ async def test_a_write_whose_reply_is_lost_is_looked_at_too(
     assert not store.exists(keys.user_history(WHO))
 
 
+@pytest.mark.parametrize("hangs", [False, True])
 async def test_nothing_is_written_that_nobody_could_look_at(
-    link: RedisLink, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    link: RedisLink, store: redis.Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch, hangs: bool
 ) -> None:
+    """Whether what was written waits, or is being looked at."""
     monkeypatch.setattr("service.forgetting.erasure.UNLOOKED_AT_MOST", 2)
+    answer = asyncio.Event()
 
     async def on(command: str) -> None:
         if command in ("EVAL", "HGETALL"):
+            if hangs:
+                await answer.wait()
             raise RedisUnavailable("no answer")
 
-    writing = await forgotten_between(link, keys, monkeypatch, on, 10.0)
+    writing = await forgotten_between(link, keys, monkeypatch, on, 0.05 if hangs else 10.0)
     with pytest.raises(RedisUnavailable, match="too much is to be looked at"):
         await writing.write([("SET", f"{keys.prefix}:x", "y")], Deadline(5.0), {"u"}, Tombstones())
     assert not store.exists(f"{keys.prefix}:x")
+    answer.set()
+    await writing.close()
 
 
 async def test_no_worker_writes_an_old_record_back(

@@ -33,7 +33,7 @@ LIFELONG = LifelongConfig(factors=4, tokens=256, process_epochs=2, folds=2, atte
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("bench")
     data = synthetic(folder, seed=5, users=40, items=30, events=30)
-    training = data.config.training.model_copy(update={"served": "lifelong", "epochs": 2, "lifelong": LIFELONG})
+    training = data.config.training.model_copy(update={"served": "lifelong", "epochs": 5, "lifelong": LIFELONG})
     schema = data.config.feature_schema.model_copy(update={"history_length": 64})
     config = data.config.model_copy(
         update={

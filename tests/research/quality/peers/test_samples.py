@@ -202,10 +202,13 @@ def test_drawn_negatives_are_samples_and_nothing_else(data: Synthetic, samples: 
     """Before and after they are drawn, the first samples that were really there see the same."""
     before = np.array([400, 401, 500])
     drawn = samples_of(data, data.log.with_sampled(before, np.array([1, 2, 3], np.int32)))
-    assert len(drawn) == len(samples) + 3
-    observed = np.setdiff1d(np.arange(len(drawn)), np.searchsorted(drawn.rows, before + np.arange(3)))
-    for place in range(400, 480):
-        assert features(drawn, int(observed[place])) == features(samples, place)
+    moved = samples.rows + np.searchsorted(before, samples.rows, side="right")  # a draw lies right before its positive
+    first = np.unique(data.log.item, return_index=True)[1]
+    either = ~np.isin(samples.rows, first)  # what nobody had met could not have been drawn
+    assert len(drawn) == either.sum() + 3
+    assert np.isin(moved[either], drawn.rows).all()
+    for place in np.flatnonzero(either)[400:480].tolist():
+        assert features(drawn, int(np.searchsorted(drawn.rows, moved[place]))) == features(samples, place)
 
 
 def test_a_field_that_no_item_has(data: Synthetic, tmp_path: Path) -> None:

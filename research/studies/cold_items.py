@@ -101,10 +101,12 @@ def cold_variants(
     """The configured training, or one with each of these ``shares`` of item dropout; and the same with plain ``text``
     if that is wanted, too."""
     variants = []
-    for share in shares or [config.training.item_dropout or 0.0]:
-        training = config.training.model_copy(update={"item_dropout": share})
-        of_share = config.model_copy(update={"training": training})
-        name = f"item dropout {share:g}" if share else "no item dropout"
+    for share in shares or [None]:
+        of_share, name = config, "as configured"
+        if share is not None:
+            training = config.training.model_copy(update={"item_dropout": share})
+            of_share = config.model_copy(update={"training": training})
+            name = f"item dropout {share:g}" if share else "no item dropout"
         variants.append(ColdVariant(name, of_share, process=process))
         if text:
             variants.append(ColdVariant(f"{name}, plain text", of_share, ("text",), process))

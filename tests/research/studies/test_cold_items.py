@@ -197,7 +197,7 @@ def test_rows_are_of_known_items_and_of_hidden_ones(data: Synthetic, monkeypatch
     assert text[1].auc < text[4].auc
     lines = cold_items_table(rows).splitlines()
     assert len(lines) == 12
-    assert "| no item dropout, plain text | hidden, 1 event |" in lines[9]
+    assert "| as configured, plain text | hidden, 1 event |" in lines[9]
 
 
 def test_knowledge_of_behaviour_is_refused(data: Synthetic) -> None:

@@ -100,8 +100,8 @@ def cold_variants(
 ) -> list[ColdVariant]:
     """The configured training, or one with each of these ``shares`` of item dropout; and the same with plain ``text``
     if that is wanted, too."""
-    variants = []
-    for share in shares or [None]:
+    variants, rows = [], list[float | None](shares) or [None]
+    for share in rows:
         of_share, name = config, "as configured"
         if share is not None:
             training = config.training.model_copy(update={"item_dropout": share})

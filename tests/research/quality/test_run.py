@@ -26,14 +26,14 @@ from tests.synthetic import synthetic
 pytest.importorskip("lightgbm")
 pytest.importorskip("fuxictr")
 
-LIFELONG = LifelongConfig(factors=4, tokens=256, process_epochs=2, folds=2, attention=False)
+LIFELONG = LifelongConfig(factors=4, tokens=256, process_epochs=6, folds=2, attention=False)
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("bench")
     data = synthetic(folder, seed=5, users=40, items=30, events=30)
-    training = data.config.training.model_copy(update={"served": "lifelong", "epochs": 5, "lifelong": LIFELONG})
+    training = data.config.training.model_copy(update={"served": "lifelong", "epochs": 10, "lifelong": LIFELONG})
     schema = data.config.feature_schema.model_copy(update={"history_length": 64})
     config = data.config.model_copy(
         update={
